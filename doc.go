@@ -1,0 +1,2 @@
+// Package kemi builds pipelines that meter and watch infrastructure.
+package kemi
