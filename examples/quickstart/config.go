@@ -1,0 +1,232 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// config is what -config reads. Everything has a default; the zero config polls
+// this machine.
+type config struct {
+	Interval    duration              `yaml:"interval"`
+	Targets     []target              `yaml:"targets"`
+	TargetFiles []string              `yaml:"target_files"`
+	TargetURL   string                `yaml:"target_url"`
+	Credentials map[string]credential `yaml:"credentials"`
+	Rules       []string              `yaml:"rules"`
+	OpenTSDB    string                `yaml:"opentsdb"`
+	Webhook     webhookConfig         `yaml:"webhook"`
+}
+
+type target struct {
+	Host    string            `yaml:"host"`
+	Address string            `yaml:"address"`
+	Service string            `yaml:"service"`
+	Auth    string            `yaml:"auth"`
+	Labels  map[string]string `yaml:"labels"`
+}
+
+type credential struct {
+	Version      string `yaml:"version"`
+	Community    secret `yaml:"community"`
+	User         string `yaml:"user"`
+	Auth         string `yaml:"auth"`
+	AuthPassword secret `yaml:"auth_password"`
+	Priv         string `yaml:"priv"`
+	PrivPassword secret `yaml:"priv_password"`
+}
+
+type webhookConfig struct {
+	URL    string `yaml:"url"`
+	Secret secret `yaml:"secret"`
+}
+
+// secret is a string that is never printed. In the file it is written as it is, or
+// as $NAME to be taken from the environment.
+type secret string
+
+func (secret) String() string   { return "(secret)" }
+func (secret) GoString() string { return "(secret)" }
+
+func (s *secret) UnmarshalYAML(n *yaml.Node) error {
+	v := n.Value
+	if name, ok := strings.CutPrefix(v, "$"); ok {
+		if v = os.Getenv(name); v == "" {
+			return fmt.Errorf("line %d: the environment variable %s is not set", n.Line, name)
+		}
+	}
+	*s = secret(v)
+	return nil
+}
+
+type duration time.Duration
+
+func (d *duration) UnmarshalYAML(n *yaml.Node) error {
+	v, err := time.ParseDuration(n.Value)
+	if err != nil {
+		return fmt.Errorf("line %d: %q is no duration: write it as 10s or 1m", n.Line, n.Value)
+	}
+	*d = duration(v)
+	return nil
+}
+
+const configMax = 1 << 20
+
+// loadConfig reads a file, or gives the defaults where name is empty. Paths in the
+// file are relative to it.
+func loadConfig(name string) (*config, error) {
+	c := &config{}
+	if name == "" {
+		return c, c.check(name, nil)
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, configMax+1))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	if len(text) > configMax {
+		return nil, fmt.Errorf("%s: larger than %d bytes", name, configMax)
+	}
+	if err := c.parse(name, text); err != nil {
+		return nil, err
+	}
+	dir := filepath.Dir(name)
+	for _, paths := range [][]string{c.Rules, c.TargetFiles} {
+		for i, p := range paths {
+			if !filepath.IsAbs(p) {
+				paths[i] = filepath.Join(dir, p)
+			}
+		}
+	}
+	return c, nil
+}
+
+func (c *config) parse(name string, text []byte) error {
+	dec := yaml.NewDecoder(bytes.NewReader(text))
+	dec.KnownFields(true)
+	if err := dec.Decode(c); err != nil && !errors.Is(err, io.EOF) {
+		// The parser's words, with the place in front and without its own prefix.
+		var t *yaml.TypeError
+		if errors.As(err, &t) && len(t.Errors) > 0 {
+			err = errors.New(t.Errors[0])
+		}
+		reason := strings.TrimPrefix(err.Error(), "yaml: ")
+		reason = strings.Replace(reason, "not found in type main.config", "is not known", 1)
+		for _, in := range []string{"target", "credential", "webhookConfig"} {
+			reason = strings.Replace(reason, "not found in type main."+in, "is not known here", 1)
+		}
+		if rest, ok := strings.CutPrefix(reason, "line "); ok {
+			return fmt.Errorf("%s:%s", name, rest)
+		}
+		return fmt.Errorf("%s: %s", name, reason)
+	}
+	var doc yaml.Node
+	if err := yaml.Unmarshal(text, &doc); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return c.check(name, &doc)
+}
+
+// check fills in the defaults and says what is wrong, with the line.
+func (c *config) check(name string, doc *yaml.Node) error {
+	wrong := func(format string, args []any, path ...any) error {
+		return fmt.Errorf("%s:%d: %s", name, lineOf(doc, path...), fmt.Sprintf(format, args...))
+	}
+	if c.Interval == 0 {
+		c.Interval = duration(5 * time.Second)
+	}
+	if d := time.Duration(c.Interval); d < time.Second || d > time.Hour {
+		return wrong("interval %s: want one second to one hour", []any{d}, "interval")
+	}
+	seen := map[string]bool{}
+	for i, t := range c.Targets {
+		if t.Address == "" {
+			return wrong("target %d has no address: write host or host:port", []any{i + 1}, "targets", i)
+		}
+		if t.Host == "" {
+			c.Targets[i].Host = t.Address
+		}
+		if h := c.Targets[i].Host; seen[h] {
+			return wrong("two targets have the host %q", []any{h}, "targets", i)
+		}
+		seen[c.Targets[i].Host] = true
+		if _, ok := c.Credentials[t.Auth]; t.Auth != "" && !ok {
+			return wrong("target %q wants the credential %q, which is not under credentials", []any{c.Targets[i].Host, t.Auth}, "targets", i, "auth")
+		}
+	}
+	for k, cr := range c.Credentials {
+		switch cr.Version {
+		case "2c", "":
+			if cr.Community == "" {
+				return wrong("credential %q has no community", []any{k}, "credentials", k)
+			}
+		case "3":
+			if cr.User == "" {
+				return wrong("credential %q has no user", []any{k}, "credentials", k)
+			}
+		default:
+			return wrong("credential %q: version %q: want 2c or 3", []any{k, cr.Version}, "credentials", k, "version")
+		}
+	}
+	for _, u := range []struct {
+		url  string
+		path []any
+	}{{c.OpenTSDB, []any{"opentsdb"}}, {c.Webhook.URL, []any{"webhook", "url"}}, {c.TargetURL, []any{"target_url"}}} {
+		if u.url == "" {
+			continue
+		}
+		if p, err := url.Parse(u.url); err != nil || p.Host == "" || p.Scheme != "http" && p.Scheme != "https" {
+			return wrong("this is no URL: want http://host:port or https://host:port", nil, u.path...)
+		}
+	}
+	if c.Webhook.URL == "" && c.Webhook.Secret != "" {
+		return wrong("webhook has a secret and no url", nil, "webhook")
+	}
+	return nil
+}
+
+// lineOf finds the line of a value by the keys and indexes that lead to it; where
+// the path ends early, that of the last one found.
+func lineOf(n *yaml.Node, path ...any) int {
+	if n == nil {
+		return 0
+	}
+	if n.Kind == yaml.DocumentNode && len(n.Content) > 0 {
+		n = n.Content[0]
+	}
+	line := n.Line
+	for _, p := range path {
+		var next *yaml.Node
+		switch p := p.(type) {
+		case int:
+			if n.Kind == yaml.SequenceNode && p < len(n.Content) {
+				next = n.Content[p]
+				line = next.Line
+			}
+		case string:
+			for i := 0; n.Kind == yaml.MappingNode && i+1 < len(n.Content); i += 2 {
+				if n.Content[i].Value == p {
+					line, next = n.Content[i].Line, n.Content[i+1]
+				}
+			}
+		}
+		if next == nil {
+			return line
+		}
+		n = next
+	}
+	return line
+}

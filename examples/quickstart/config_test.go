@@ -1,0 +1,66 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestWrongConfigIsRefusedWithItsLine(t *testing.T) {
+	t.Setenv("COMMUNITY", "hunter2")
+	for _, c := range []struct{ text, want string }{
+		{"interval: 5s\nfoo: 1\n", "c.yml:2: field foo is not known"},
+		{"interval: soon\n", `c.yml:1: "soon" is no duration`},
+		{"interval: 1ms\n", "c.yml:1: interval 1ms: want"},
+		{"targets:\n  - host: a\n    address: x:161\n  - host: b\n", "c.yml:4: target 2 has no address"},
+		{"targets:\n  - address: x\n    port: 161\n", "c.yml:3: field port is not known here"},
+		{"targets:\n  - address: x\n  - address: x\n", `c.yml:3: two targets have the host "x"`},
+		{"targets:\n  - address: x\n    auth: ops\n", `c.yml:3: target "x" wants the credential "ops"`},
+		{"credentials:\n  ops:\n    version: 4\n", `c.yml:3: credential "ops": version "4"`},
+		{"credentials:\n  ops:\n    version: 3\n", `c.yml:2: credential "ops" has no user`},
+		{"credentials:\n  ops:\n    community: $NO_SUCH_VARIABLE\n", "c.yml:3: the environment variable NO_SUCH_VARIABLE is not set"},
+		{"webhook:\n  url: example.org\n", "c.yml:2: this is no URL"},
+		{"opentsdb: 127.0.0.1:4242\n", "c.yml:1: this is no URL"},
+		{"targets: 5\n", "c.yml:1: cannot unmarshal"},
+		{"targets:\n\t- x\n", "c.yml:2: found"},
+	} {
+		var got config
+		err := got.parse("c.yml", []byte(c.text))
+		if err == nil || !strings.HasPrefix(err.Error(), c.want) {
+			t.Errorf("%q:\n got %v\nwant %s…", c.text, err, c.want)
+		}
+	}
+}
+
+func TestConfigKeepsSecretsAndResolvesPaths(t *testing.T) {
+	t.Setenv("COMMUNITY", "hunter2")
+	name := filepath.Join(t.TempDir(), "c.yml")
+	text := "rules: [r.yml]\ncredentials: {ops: {community: $COMMUNITY}}\nwebhook: {url: 'http://127.0.0.1:1/', secret: hunter2}\n"
+	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := loadConfig(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := c.Rules[0]; got != filepath.Join(filepath.Dir(name), "r.yml") {
+		t.Errorf("rules at %s", got)
+	}
+	if got := string(c.Credentials["ops"].Community); got != "hunter2" {
+		t.Errorf("community %q", got)
+	}
+	if s := fmt.Sprintf("%v %+v %#v", *c, *c, *c); strings.Contains(s, "hunter2") {
+		t.Errorf("a secret is printed: %s", s)
+	}
+}
+
+func FuzzConfig(f *testing.F) {
+	f.Add("interval: 5s\ntargets:\n  - address: x\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		if len(text) < 4096 {
+			_ = new(config).parse("c.yml", []byte(text))
+		}
+	})
+}
