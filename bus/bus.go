@@ -6,7 +6,7 @@
 package bus
 
 import (
-	"fmt"
+	"reflect"
 
 	"github.com/kemi-go/kemi"
 )
@@ -17,40 +17,68 @@ import (
 // in memory, on disk, replicated. Records of one partition key are read in the
 // order in which they were written; those of different keys in no promised order.
 // A topic stores batches of one key, not single records: what is written together
-// for one host is read together.
+// for one host is read together, in one Write of the reader, perhaps with more
+// beside it. The partition of a key is [PartitionOf].
+//
+// A source reads through one [kemi.Lane] for each partition, called
+// "<topic>/<partition>". A name that reads for the first time starts at the oldest
+// record that is still there. Its position moves over a record only after the
+// reader's Write has returned nil, and it outlives the reader: the next Run of the
+// name goes on from there. What a reader refuses comes again, in order. Before a
+// lane with a horizon is given new records it is fed, muted, the input before its
+// position that the horizon reaches back to, as far as the topic still has it.
+//
+// Whether a source that is asked to stop first hands over what waits on the topic
+// depends on where records are safe: a topic in memory does, a durable one need not.
+//
+// A topic and its sources have the same String, so that a drawing of the pipeline
+// shows one node.
 type Topic[T any] interface {
 	kemi.Sink[T]
 
 	// Group reads the topic as one of the members that go by this name: each record
-	// goes to one of them, at least once. It is a kemi.Shared source.
+	// goes to one of them, at least once. It is a kemi.Shared source. Partitions are
+	// dealt out anew when a member comes or goes, and each is handed over only after
+	// the Write under way has returned, so the order of a key holds.
 	Group(name string) kemi.Source[T]
 
-	// All reads every partition, whoever else reads the topic. It is for rules that
-	// aggregate over hosts. The name keeps the position, like that of a group.
+	// All reads every partition, whoever else reads the topic, be it by the same name:
+	// each Run sees every record, at least once. It is for rules that aggregate over
+	// hosts. The name keeps the position, the furthest that any Run has come to; it has
+	// nothing to do with a group of that name.
 	All(name string) kemi.Source[T]
 }
 
-// Key tells the partition key of a record.
+// Key tells the partition key of a record. It always gives the same answer for the
+// same record, and it may be called by many goroutines.
 type Key[T any] func(T) string
 
 // Keyed is a record that knows its partition key. All records of the root package
 // but DeadLetter do.
 type Keyed interface{ PartitionKey() string }
 
-// KeyOf returns the key function of a type that is Keyed, or nil.
+// KeyOf returns the key function of a type that is [Keyed], or nil. A topic without
+// a key function has one key, the empty one, and so keeps the order of everything.
 func KeyOf[T any]() Key[T] {
-	var zero T
-	if _, ok := any(zero).(Keyed); !ok {
+	typ := reflect.TypeFor[T]()
+	if !typ.Implements(reflect.TypeFor[Keyed]()) {
 		return nil
 	}
-	return func(r T) string { return any(r).(Keyed).PartitionKey() }
+	if typ.Kind() == reflect.Interface { // a conversion between interfaces allocates nothing
+		return func(r T) string { return any(r).(Keyed).PartitionKey() }
+	}
+	// The method itself, with the receiver as its argument. Going through Keyed would
+	// put each record into an interface, which is an allocation for each.
+	m, _ := typ.MethodByName("PartitionKey")
+	return m.Func.Interface().(func(T) string)
 }
 
 // Codec turns batches into bytes and back. A topic names the codec in a header of
 // each record, so that a reader takes records of any codec it knows and a topic can
 // change its codec while it runs.
 //
-// A Codec has no state and may be used by many goroutines.
+// A Codec has no state and may be used by many goroutines. bustest.RunCodec checks
+// what is said here.
 type Codec[T any] interface {
 	// Name is what the header says: a name and a version, such as "json/1". It never
 	// comes to mean another format.
@@ -59,46 +87,8 @@ type Codec[T any] interface {
 	// bytes.
 	AppendBatch(dst []byte, batch []T) ([]byte, error)
 	// DecodeBatch appends the records in src to dst. It keeps no reference to src.
-	// Bytes that are not of this codec give an error and never a panic.
+	// Bytes that are not of this codec give an error and never a panic, and no more
+	// memory than bytes of that length can ask for; what is returned with an error
+	// begins with dst, unchanged.
 	DecodeBatch(dst []T, src []byte) ([]T, error)
-}
-
-// PartitionOf returns the partition of a key: murmur2 as Kafka's clients use it, so
-// that moving a topic to Kafka keeps each host where it was.
-func PartitionOf(key string, partitions int) int {
-	if partitions <= 0 {
-		panic(fmt.Sprintf("bus: %d partitions", partitions))
-	}
-	return int(murmur2(key)&0x7fffffff) % partitions
-}
-
-// murmur2 is MurmurHash2 (A. Appleby) with the seed of Kafka's DefaultPartitioner.
-func murmur2(s string) uint32 {
-	const (
-		seed = 0x9747b28c
-		m    = 0x5bd1e995
-	)
-	h := uint32(seed) ^ uint32(len(s))
-	for len(s) >= 4 {
-		k := uint32(s[0]) | uint32(s[1])<<8 | uint32(s[2])<<16 | uint32(s[3])<<24
-		k *= m
-		k ^= k >> 24
-		k *= m
-		h = h*m ^ k
-		s = s[4:]
-	}
-	switch len(s) {
-	case 3:
-		h ^= uint32(s[2]) << 16
-		fallthrough
-	case 2:
-		h ^= uint32(s[1]) << 8
-		fallthrough
-	case 1:
-		h ^= uint32(s[0])
-		h *= m
-	}
-	h ^= h >> 13
-	h *= m
-	return h ^ h>>15
 }
