@@ -223,20 +223,24 @@ type worker struct {
 
 // serve answers one datagram that was sent to self. send must not keep the bytes.
 func (w *worker) serve(h *Host, s *socket, self netip.Addr, msg []byte, from netip.AddrPort, send func([]byte, netip.AddrPort)) {
+	f := h.faults.Load()
 	if w.req.decode(msg) != nil || !bytes.Equal(w.req.community, h.community) {
 		h.refused.Add(1)
 		return
 	}
+	n, err := w.respond(h, f)
+	if err != nil {
+		h.refused.Add(1)
+		return
+	}
 	h.requests.Add(1)
-	if h.cfg.Seen != nil {
+	if h.cfg.Seen != nil && w.req.decodeOIDs() == nil {
 		h.cfg.Seen(w.req.told(from))
 	}
-	f := h.faults.Load()
 	if h.drops(f) {
 		h.dropped.Add(1)
 		return
 	}
-	n := w.respond(h, f)
 	out := h.spoil(f, w.out)
 	if f.OtherSource {
 		send = func(b []byte, to netip.AddrPort) { s.sendFromOther(self, b, to) }

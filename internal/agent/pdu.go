@@ -40,7 +40,8 @@ type request struct {
 	arena     []uint32
 }
 
-// decode reads a message of version 2c (RFC 1901, section 3) with a request.
+// decode reads a message of version 2c (RFC 1901, section 3) with a request, all
+// but its variables: they are left for decodeOIDs.
 func (r *request) decode(msg []byte) error {
 	if len(msg) > maxMessage {
 		return errBER
@@ -74,8 +75,13 @@ func (r *request) decode(msg []byte) error {
 	if r.varbinds, err = c.want(tagSequence); err != nil || len(c) > 0 {
 		return errBER
 	}
+	return nil
+}
+
+// decodeOIDs reads the variables.
+func (r *request) decodeOIDs() error {
 	r.oids, r.arena = r.oids[:0], r.arena[:0]
-	for c = r.varbinds; len(c) > 0; {
+	for c := cursor(r.varbinds); len(c) > 0; {
 		if len(r.oids) == maxAsked {
 			return errBER
 		}

@@ -2,9 +2,30 @@ package agent
 
 import "slices"
 
+// question is a request to a View without its id. The same question has the same
+// reply.
+type question struct {
+	room, bulk     int
+	kind           byte
+	a, b           int32
+	varbinds       string
+	stuck, endless bool
+}
+
+// reply is the reply to a question.
+type reply struct {
+	status   int32
+	varbinds []byte
+	n        int
+}
+
+// maxKnown bounds the replies that a View remembers. A poller asks every host the
+// same few questions, and a fleet that is to measure the poller must cost less than it.
+const maxKnown = 256
+
 // respond makes the answer to w.req in w.out and returns how many variables are in
-// it.
-func (w *worker) respond(h *Host, f *Faults) (variables int) {
+// it. An error says that the request is not well-formed.
+func (w *worker) respond(h *Host, f *Faults) (variables int, err error) {
 	r := &w.req
 	community, id := h.community, r.id
 	if f.WrongCommunity != "" {
@@ -14,15 +35,34 @@ func (w *worker) respond(h *Host, f *Faults) (variables int) {
 		id ^= 1 << 16
 	}
 	if f.ErrorStatus != 0 || r.kind == pduSet {
+		if err := r.decodeOIDs(); err != nil {
+			return 0, err
+		}
 		status, index := int32(f.ErrorStatus), int32(f.ErrorIndex)
 		if r.kind == pduSet {
 			status, index = errorNoAccess, 1
 		}
 		w.out = appendResponse(w.out[:0], community, id, status, index, r.varbinds)
-		return len(r.oids)
+		return len(r.oids), nil
 	}
-	room := h.cfg.MaxSize - header - len(community)
-	a := answer{view: h.cfg.Values.View(), faults: f, room: room, vbs: w.vbs[:0]}
+	re, err := w.reply(h, f, h.cfg.MaxSize-header-len(community))
+	w.out = appendResponse(w.out[:0], community, id, re.status, 0, re.varbinds)
+	return re.n, err
+}
+
+// reply finds the reply to w.req within room bytes.
+func (w *worker) reply(h *Host, f *Faults, room int) (reply, error) {
+	r, view := &w.req, h.cfg.Values.View()
+	view.mu.Lock()
+	re, ok := view.known[question{room, h.cfg.MaxBulk, r.kind, r.a, r.b, string(r.varbinds), f.Stuck, f.Endless}]
+	view.mu.Unlock()
+	if ok {
+		return re, nil
+	}
+	if err := r.decodeOIDs(); err != nil {
+		return reply{}, err
+	}
+	a := answer{view: view, faults: f, room: room, vbs: w.vbs[:0]}
 	fits := true
 	switch r.kind {
 	case PDUGet:
@@ -39,13 +79,18 @@ func (w *worker) respond(h *Host, f *Faults) (variables int) {
 		fits = a.n > 0 || len(r.oids) == 0 || r.a <= 0 && r.b <= 0
 	}
 	w.vbs = a.vbs
+	re = reply{0, slices.Clone(a.vbs), a.n}
 	if !fits {
 		// RFC 3416, 4.2.1: an empty list, for the asked one might not fit either.
-		w.out = appendResponse(w.out[:0], community, id, errorTooBig, 0, nil)
-		return 0
+		re = reply{status: errorTooBig}
 	}
-	w.out = appendResponse(w.out[:0], community, id, 0, 0, a.vbs)
-	return a.n
+	view.mu.Lock()
+	defer view.mu.Unlock()
+	if view.known == nil || len(view.known) == maxKnown {
+		view.known = map[question]reply{}
+	}
+	view.known[question{room, h.cfg.MaxBulk, r.kind, r.a, r.b, string(r.varbinds), f.Stuck, f.Endless}] = re
+	return re, nil
 }
 
 // answer collects the variables of one answer from one view.

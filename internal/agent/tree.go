@@ -25,6 +25,9 @@ func (f TreeFunc) View() *View { return f() }
 // a Tree that never changes. The zero View has no objects.
 type View struct {
 	objects []object
+
+	mu    sync.Mutex
+	known map[question]reply // given before
 }
 
 type object struct {
@@ -35,7 +38,7 @@ type object struct {
 // NewView returns a View of these objects, by OID in dotted numbers. It panics if
 // an OID is none: the tables of a test are written by hand.
 func NewView(objects map[string]Value) *View {
-	v := &View{make([]object, 0, len(objects))}
+	v := &View{objects: make([]object, 0, len(objects))}
 	for s, val := range objects {
 		oid, err := parseOID(s)
 		if err != nil {
