@@ -1,0 +1,653 @@
+package promql
+
+import (
+	"cmp"
+	"context"
+	"maps"
+	"math"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/prometheus/prometheus/model/histogram"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/storage"
+	"github.com/prometheus/prometheus/tsdb/chunkenc"
+	"github.com/prometheus/prometheus/util/annotations"
+
+	"github.com/kemi-go/kemi"
+)
+
+// store holds in memory the series that some rule selects, for as long as some
+// rule looks back, and is what the engine queries. Many goroutines may ingest and
+// query at once.
+//
+// A metric that no rule selects costs one look-up by its name. A known series
+// costs that, a look-up by the identity of its label set, and 16 bytes in a ring.
+// Labels are turned into those of Prometheus once in the life of a series.
+//
+// A query reads a series at the moment its iterator is made. Metrics ingested while
+// a query runs are seen by it or not; in a flow that does not happen, as Apply and
+// Tick take turns there.
+type store struct {
+	maxSeries int
+	lookback  millis                 // of instant selectors
+	limit     func(keep int64) int // samples that a series may hold, given its retention
+
+	index  atomic.Pointer[index] // replaced as a whole by a new plan
+	plans  sync.Mutex            // one new plan or sweep at a time
+	series atomic.Int64
+
+	base   atomic.Int64 // the next evaluation: retention counts back from here
+	now    atomic.Int64 // of the last tick; 0 before the first
+	ahead  int64        // how far a metric may be in the future of the last tick
+	newest atomic.Int64 // time of the newest metric seen that was not in the future
+	oldest atomic.Int64 // time of the oldest; MaxInt64: none
+
+	seen, missed, late, replaced, displaced, clamped, refused, invalid atomic.Uint64
+}
+
+// index finds a metric by name. It is immutable but for the cache.
+type index struct {
+	names map[string]*metric
+	loose []*want // selectors that do not say one name
+
+	cached  atomic.Int64
+	byLoose sync.Map // name → *metric or nil, of what loose selectors choose
+}
+
+// maxCached bounds the names remembered for loose selectors. Further names are
+// matched each time.
+const maxCached = 1 << 17
+
+// metric is the series of one name.
+type metric struct {
+	name string
+	keep atomic.Int64         // milliseconds
+	want atomic.Pointer[want] // which series; the sets are never empty sets
+
+	mu     sync.Mutex
+	byKey  map[kemi.Labels]*series
+	byHash map[uint64][]*series // labels.Labels.Hash
+	sorted []*series            // by labels; replaced, never changed
+	fresh  []*series            // not in sorted yet
+}
+
+// series belongs to the lock of its metric, but for its labels.
+type series struct {
+	metric *metric
+	labels labels.Labels
+	ring   ring
+}
+
+func newStore(maxSeries int, lookback, ahead millis, limit func(keep millis) int) *store {
+	s := &store{maxSeries: maxSeries, lookback: lookback, ahead: ahead, limit: limit}
+	s.base.Store(math.MinInt64 / 2)
+	s.oldest.Store(math.MaxInt64)
+	s.newest.Store(math.MinInt64)
+	s.index.Store(&index{})
+	return s
+}
+
+// find returns the metric of a name, or nil if no rule selects it.
+func (s *store) find(ix *index, name string) *metric {
+	if m, ok := ix.names[name]; ok {
+		return m
+	}
+	if len(ix.loose) == 0 {
+		return nil
+	}
+	if m, ok := ix.byLoose.Load(name); ok {
+		return m.(*metric)
+	}
+	if ix.cached.Load() >= maxCached {
+		return nil
+	}
+	m := newMetric(name)
+	if !m.choose(ix.loose) {
+		m = nil
+	}
+	got, loaded := ix.byLoose.LoadOrStore(name, m)
+	if !loaded {
+		ix.cached.Add(1)
+	}
+	return got.(*metric)
+}
+
+func newMetric(name string) *metric {
+	return &metric{name: name, byKey: map[kemi.Labels]*series{}, byHash: map[uint64][]*series{}}
+}
+
+// choose takes over what the wants say of this name. It is false if none of them
+// wants it.
+func (m *metric) choose(wants []*want) bool {
+	var sum *want
+	for _, w := range wants {
+		if w.names(m.name) {
+			sum = sum.join(w)
+		}
+	}
+	if sum == nil {
+		return false
+	}
+	m.want.Store(sum)
+	m.keep.Store(sum.back.Milliseconds())
+	return true
+}
+
+// plan makes the store hold what p selects. Series that are still selected stay
+// with their samples, the others are forgotten.
+func (s *store) plan(p *plan) {
+	s.plans.Lock()
+	defer s.plans.Unlock()
+	old := s.index.Load()
+	ix := &index{names: make(map[string]*metric, len(p.names)), loose: p.loose}
+	carry := func(m *metric) {
+		var wants []*want
+		if w := p.names[m.name]; w != nil {
+			wants = append(wants, w)
+		}
+		if !m.choose(append(wants, p.loose...)) {
+			s.series.Add(-int64(m.drop(func(*series) bool { return true })))
+			return
+		}
+		w := m.want.Load()
+		s.series.Add(-int64(m.drop(func(x *series) bool { return !w.matches(x.labels.Get) })))
+		if p.names[m.name] != nil {
+			ix.names[m.name] = m
+		} else {
+			ix.byLoose.Store(m.name, m)
+			ix.cached.Add(1)
+		}
+	}
+	for _, m := range s.metrics(old) {
+		carry(m)
+	}
+	for name, w := range p.names {
+		if ix.names[name] == nil {
+			m := newMetric(name)
+			m.choose(append([]*want{w}, p.loose...))
+			ix.names[name] = m
+		}
+	}
+	s.index.Store(ix)
+}
+
+// metrics returns the metrics of an index, in order of names.
+func (s *store) metrics(ix *index) []*metric {
+	ms := slices.Collect(maps.Values(ix.names))
+	ix.byLoose.Range(func(_, v any) bool {
+		if m := v.(*metric); m != nil {
+			ms = append(ms, m)
+		}
+		return true
+	})
+	slices.SortFunc(ms, func(a, b *metric) int { return cmp.Compare(a.name, b.name) })
+	return ms
+}
+
+// drop forgets series and says how many.
+func (m *metric) drop(which func(*series) bool) int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.merge()
+	dead := map[*series]bool{}
+	left := make([]*series, 0, len(m.sorted))
+	for _, x := range m.sorted {
+		if which(x) {
+			dead[x] = true
+		} else {
+			left = append(left, x)
+		}
+	}
+	if len(dead) == 0 {
+		return 0
+	}
+	m.sorted = left
+	maps.DeleteFunc(m.byKey, func(_ kemi.Labels, x *series) bool { return dead[x] })
+	for x := range dead {
+		h := x.labels.Hash()
+		bucket := slices.DeleteFunc(m.byHash[h], func(y *series) bool { return y == x })
+		if len(bucket) == 0 {
+			delete(m.byHash, h)
+		} else {
+			m.byHash[h] = bucket
+		}
+	}
+	return len(dead)
+}
+
+// from is the oldest time that an evaluation to come may ask for.
+func (s *store) from(m *metric) int64 { return s.base.Load() - m.keep.Load() }
+
+// sweep drops what no evaluation to come can see: old samples, and series without
+// any others.
+func (s *store) sweep() {
+	s.plans.Lock()
+	defer s.plans.Unlock()
+	for _, m := range s.metrics(s.index.Load()) {
+		from := s.from(m)
+		s.series.Add(-int64(m.drop(func(x *series) bool {
+			x.ring.trim(from)
+			x.ring.shrink()
+			return x.ring.n == 0
+		})))
+	}
+}
+
+// ingest takes in metrics. It never fails: what cannot be used is counted.
+func (s *store) ingest(batch []kemi.Metric) {
+	ix := s.index.Load()
+	now := s.now.Load()
+	limit := int64(math.MaxInt64)
+	if now != 0 {
+		limit = now + s.ahead
+	}
+	newest, oldest := int64(math.MinInt64), int64(math.MaxInt64)
+	var missed, clamped, invalid uint64
+	for i := range batch {
+		x := &batch[i]
+		t := x.Time.UnixMilli()
+		switch {
+		case t <= 0 || x.Name == "":
+			invalid++
+			continue
+		case t > limit:
+			// A clock that is ahead: the value counts, as of now, its time does not.
+			clamped++
+			t = now
+		default:
+			newest, oldest = max(newest, t), min(oldest, t)
+		}
+		m := s.find(ix, x.Name)
+		if m == nil {
+			missed++
+			continue
+		}
+		s.append(m, x.Labels, sample{t, x.Float()})
+	}
+	s.seen.Add(uint64(len(batch)))
+	s.missed.Add(missed)
+	if clamped > 0 {
+		s.clamped.Add(clamped)
+	}
+	if invalid > 0 {
+		s.invalid.Add(invalid)
+	}
+	raise(&s.newest, newest)
+	lower(&s.oldest, oldest)
+}
+
+func raise(a *atomic.Int64, v int64) {
+	for {
+		if old := a.Load(); v <= old || a.CompareAndSwap(old, v) {
+			return
+		}
+	}
+}
+
+func lower(a *atomic.Int64, v int64) {
+	for {
+		if old := a.Load(); v >= old || a.CompareAndSwap(old, v) {
+			return
+		}
+	}
+}
+
+// append puts a sample into the series of a label set, which it makes if some rule
+// selects it.
+func (s *store) append(m *metric, key kemi.Labels, v sample) {
+	m.mu.Lock()
+	x := m.byKey[key]
+	if x == nil {
+		if !m.want.Load().matches(getter(m.name, key)) {
+			m.mu.Unlock()
+			s.missed.Add(1)
+			return
+		}
+		if x = s.adopt(m, promLabels(m.name, key)); x == nil {
+			m.mu.Unlock()
+			return
+		}
+		m.byKey[key] = x
+	}
+	f := s.put(x, v, extra{})
+	m.mu.Unlock()
+	s.count(f)
+}
+
+func (s *store) put(x *series, v sample, e extra) fate {
+	keep := x.metric.keep.Load()
+	return x.ring.put(v, e, s.base.Load()-keep, s.limit(keep))
+}
+
+func (s *store) count(f fate) {
+	switch f {
+	case late:
+		s.late.Add(1)
+	case replaced:
+		s.replaced.Add(1)
+	case displaced:
+		s.displaced.Add(1)
+	}
+}
+
+// write puts a sample of the labels of Prometheus, __name__ among them: the result
+// of a rule. A histogram becomes the store's.
+func (s *store) write(ls labels.Labels, v sample, e extra) {
+	m := s.find(s.index.Load(), ls.Get(labels.MetricName))
+	if m == nil || !m.want.Load().matches(ls.Get) {
+		return
+	}
+	m.mu.Lock()
+	x := s.adopt(m, ls)
+	f := stored
+	if x != nil {
+		if n := x.ring.n; n > 0 && (e.h != nil || e.fh != nil) && x.ring.last() < v.t {
+			e.compare(x.ring.extra(n - 1))
+		}
+		f = s.put(x, v, e)
+	}
+	m.mu.Unlock()
+	s.count(f)
+}
+
+// selects says whether some rule looks at the metric of this name.
+func (s *store) selects(name string) bool { return s.find(s.index.Load(), name) != nil }
+
+// adopt returns the series of ls, which it makes if there is none and there is
+// room. The metric is locked.
+func (s *store) adopt(m *metric, ls labels.Labels) *series {
+	h := ls.Hash()
+	for _, x := range m.byHash[h] {
+		if labels.Equal(x.labels, ls) {
+			return x
+		}
+	}
+	if s.series.Add(1) > int64(s.maxSeries) {
+		s.series.Add(-1)
+		s.refused.Add(1)
+		return nil
+	}
+	x := &series{metric: m, labels: ls}
+	m.byHash[h] = append(m.byHash[h], x)
+	m.fresh = append(m.fresh, x)
+	return x
+}
+
+// promLabels turns a name and labels into the labels of Prometheus.
+func promLabels(name string, l kemi.Labels) labels.Labels {
+	b := labels.NewScratchBuilder(l.Len() + 1)
+	b.Add(labels.MetricName, name)
+	for n, v := range l.All() {
+		if n != labels.MetricName {
+			b.Add(n, v)
+		}
+	}
+	b.Sort()
+	return b.Labels()
+}
+
+func getter(name string, l kemi.Labels) func(string) string {
+	return func(n string) string {
+		if n == labels.MetricName {
+			return name
+		}
+		return l.Get(n)
+	}
+}
+
+// merge makes sorted hold all series. The metric is locked.
+//
+// The order matters beyond looks: a sum of floats depends on it, and the series
+// come in any order.
+func (m *metric) merge() []*series {
+	if len(m.fresh) == 0 {
+		return m.sorted
+	}
+	byLabels := func(a, b *series) int { return labels.Compare(a.labels, b.labels) }
+	slices.SortFunc(m.fresh, byLabels)
+	all := make([]*series, 0, len(m.sorted)+len(m.fresh))
+	a, b := m.sorted, m.fresh
+	for len(a) > 0 && len(b) > 0 {
+		if byLabels(a[0], b[0]) < 0 {
+			all, a = append(all, a[0]), a[1:]
+		} else {
+			all, b = append(all, b[0]), b[1:]
+		}
+	}
+	m.sorted = append(append(all, a...), b...)
+	m.fresh = nil
+	return m.sorted
+}
+
+// begin is called at the first tick, when it is first known what time it is.
+// Samples from beyond now are dropped, and do not count as the newest.
+func (s *store) begin(now int64) {
+	limit := now + s.ahead
+	if s.newest.Load() > limit {
+		newest := int64(math.MinInt64)
+		for _, m := range s.metrics(s.index.Load()) {
+			m.mu.Lock()
+			for _, x := range m.merge() {
+				r := &x.ring
+				for r.n > 0 && r.last() > limit {
+					r.n--
+					s.clamped.Add(1)
+				}
+				if r.n > 0 {
+					newest = max(newest, r.last())
+				}
+			}
+			m.mu.Unlock()
+		}
+		s.newest.Store(newest)
+	}
+	if s.oldest.Load() > limit {
+		s.oldest.Store(math.MaxInt64)
+	}
+	s.now.Store(now)
+}
+
+// ---- queries ----------------------------------------------------------------
+
+// Querier implements storage.Queryable.
+func (s *store) Querier(mint, maxt int64) (storage.Querier, error) {
+	return &querier{s, mint, maxt}, nil
+}
+
+type querier struct {
+	store      *store
+	mint, maxt int64
+}
+
+func (*querier) Close() error { return nil }
+
+// Select gives the series in order of labels, whether asked to or not, so that the
+// same data gives the same sums to the last bit.
+func (q *querier) Select(_ context.Context, _ bool, hints *storage.SelectHints, ms ...*labels.Matcher) storage.SeriesSet {
+	w := &window{from: q.mint, to: q.maxt}
+	if hints != nil {
+		w.from, w.to = max(w.from, hints.Start), min(w.to, hints.End)
+		w.latest = hints.Range == 0 && hints.Step == 0 && w.to-w.from < q.store.lookback
+	}
+	set := &seriesSet{at: -1}
+	for _, x := range q.find(ms) {
+		set.views = append(set.views, view{x, w})
+	}
+	return set
+}
+
+// find returns the series that match, in order of labels.
+func (q *querier) find(ms []*labels.Matcher) []*series {
+	ix := q.store.index.Load()
+	var metrics []*metric
+	for _, m := range ms {
+		if m.Name == labels.MetricName && m.Type == labels.MatchEqual && m.Value != "" {
+			if x := q.store.find(ix, m.Value); x != nil {
+				metrics = append(metrics, x)
+			}
+			ms = slices.DeleteFunc(slices.Clone(ms), func(o *labels.Matcher) bool { return o == m })
+			goto named
+		}
+	}
+	metrics = q.store.metrics(ix)
+named:
+	var found []*series
+	for _, m := range metrics {
+		m.mu.Lock()
+		all := m.merge()
+		m.mu.Unlock()
+		if len(ms) == 0 && len(metrics) == 1 {
+			return all
+		}
+		for _, x := range all {
+			if matchAll(ms, x.labels.Get) {
+				found = append(found, x)
+			}
+		}
+	}
+	if len(metrics) > 1 {
+		slices.SortFunc(found, func(a, b *series) int { return labels.Compare(a.labels, b.labels) })
+	}
+	return found
+}
+
+func matchAll(ms []*labels.Matcher, get func(string) string) bool {
+	for _, m := range ms {
+		if !m.Matches(get(m.Name)) {
+			return false
+		}
+	}
+	return true
+}
+
+// LabelValues implements storage.LabelQuerier.
+func (q *querier) LabelValues(_ context.Context, name string, _ *storage.LabelHints, ms ...*labels.Matcher) ([]string, annotations.Annotations, error) {
+	set := map[string]bool{}
+	for _, x := range q.find(ms) {
+		if v := x.labels.Get(name); v != "" {
+			set[v] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(set)), nil, nil
+}
+
+// LabelNames implements storage.LabelQuerier.
+func (q *querier) LabelNames(_ context.Context, _ *storage.LabelHints, ms ...*labels.Matcher) ([]string, annotations.Annotations, error) {
+	set := map[string]bool{}
+	for _, x := range q.find(ms) {
+		x.labels.Range(func(l labels.Label) { set[l.Name] = true })
+	}
+	return slices.Sorted(maps.Keys(set)), nil, nil
+}
+
+// window is the stretch of time, both ends included, that a selector asks for.
+type window struct {
+	from, to int64
+	latest   bool // a plain instant selector: only the newest sample matters, if it is a float
+}
+
+// view is a series seen through a window.
+type view struct {
+	*series
+	w *window
+}
+
+func (v view) Labels() labels.Labels { return v.labels }
+
+// Iterator copies the samples of the window, so that it needs no lock later.
+func (v view) Iterator(reuse chunkenc.Iterator) chunkenc.Iterator {
+	it, ok := reuse.(*iterator)
+	if !ok {
+		it = &iterator{}
+	}
+	it.i = -1
+	v.metric.mu.Lock()
+	defer v.metric.mu.Unlock()
+	if v.w.latest && v.ring.more == nil { // those of histograms are compared with each other
+		it.samples, it.more = v.ring.latest(it.samples[:0], v.w.from, v.w.to), it.more[:0]
+	} else {
+		it.samples, it.more = v.ring.window(it.samples[:0], it.more[:0], v.w.from, v.w.to)
+	}
+	return it
+}
+
+type seriesSet struct {
+	views []view
+	at    int
+}
+
+func (s *seriesSet) Next() bool                        { s.at++; return s.at < len(s.views) }
+func (s *seriesSet) At() storage.Series                { return &s.views[s.at] }
+func (s *seriesSet) Err() error                        { return nil }
+func (s *seriesSet) Warnings() annotations.Annotations { return nil }
+
+// iterator goes through a copy of samples.
+type iterator struct {
+	samples []sample
+	more    []extra // as long as samples, or empty
+	i       int
+}
+
+func (it *iterator) Next() chunkenc.ValueType {
+	it.i++
+	return it.kind()
+}
+
+func (it *iterator) kind() chunkenc.ValueType {
+	switch {
+	case it.i >= len(it.samples):
+		return chunkenc.ValNone
+	case len(it.more) == 0:
+		return chunkenc.ValFloat
+	case it.more[it.i].h != nil:
+		return chunkenc.ValHistogram
+	case it.more[it.i].fh != nil:
+		return chunkenc.ValFloatHistogram
+	}
+	return chunkenc.ValFloat
+}
+
+func (it *iterator) Seek(t millis) chunkenc.ValueType {
+	it.i = max(it.i, 0)
+	if it.i < len(it.samples) && it.samples[it.i].t < t {
+		n, _ := slices.BinarySearchFunc(it.samples[it.i:], t, func(s sample, t int64) int { return cmp.Compare(s.t, t) })
+		it.i += n
+	}
+	return it.kind()
+}
+
+func (it *iterator) At() (int64, float64) { return it.samples[it.i].t, it.samples[it.i].v }
+func (it *iterator) AtT() int64           { return it.samples[it.i].t }
+func (it *iterator) Err() error           { return nil }
+
+func (it *iterator) AtST() int64 {
+	if len(it.more) == 0 {
+		return 0
+	}
+	return it.more[it.i].st
+}
+
+// AtHistogram gives a copy: the engine computes in place.
+func (it *iterator) AtHistogram(dst *histogram.Histogram) (int64, *histogram.Histogram) {
+	h := it.more[it.i].h
+	if dst == nil {
+		return it.AtT(), h.Copy()
+	}
+	h.CopyTo(dst)
+	return it.AtT(), dst
+}
+
+// AtFloatHistogram gives a copy: the engine computes in place.
+func (it *iterator) AtFloatHistogram(dst *histogram.FloatHistogram) (int64, *histogram.FloatHistogram) {
+	x := it.more[it.i]
+	switch {
+	case x.h != nil:
+		return it.AtT(), x.h.ToFloat(dst)
+	case dst == nil:
+		return it.AtT(), x.fh.Copy()
+	}
+	x.fh.CopyTo(dst)
+	return it.AtT(), dst
+}
