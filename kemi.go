@@ -4,10 +4,12 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"iter"
 	"log/slog"
 	"math"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -190,7 +192,9 @@ func RetryAfter(err error, d time.Duration) error { return engine.RetryAfter(err
 // bisection, dead letters, lanes and counters. A Flow belongs to one [Pipeline]
 // and runs once.
 type Flow struct {
-	f engine.Flow
+	f        engine.Flow
+	from, to node
+	via      string // empty: no transform
 }
 
 // FlowOption tunes a [Flow].
@@ -219,53 +223,42 @@ func TickEvery(d time.Duration) FlowOption {
 func Connect[T any](name string, from Source[T], to Sink[T], opts ...FlowOption) *Flow {
 	s := spec[T, T](name, from, to, opts)
 	s.Pass = func(batch []T) []T { return batch }
-	return &Flow{engine.New(s)}
+	return &Flow{engine.New(s), nodeOf(from), nodeOf(to), ""}
 }
 
 // Pipe makes a flow that hands the records of from through via to the sink to. The
 // types are inferred, and one that does not fit does not compile.
 func Pipe[In, Out any](name string, from Source[In], via Transform[In, Out], to Sink[Out], opts ...FlowOption) *Flow {
 	s := spec[In, Out](name, from, to, opts)
-	s.Via = node(via)
+	s.Via = nodeOf(via).name
 	if via == nil {
-		s.Check = fmt.Errorf("kemi: flow %q has no transform: use Connect", name)
-		return &Flow{engine.New(s)}
+		s.Check = errors.Join(s.Check, fmt.Errorf("kemi: flow %q has no transform: use Connect", name))
+	} else {
+		s.Shared = opsOf(via)
+		s.Fork = forksOf(via)
 	}
-	s.Shared = opsOf(via)
-	if fk, ok := any(via).(Forker[In, Out]); ok {
-		if first := fk.Fork(); first != nil {
-			// The first fork was only made to ask whether there are forks; it becomes
-			// the first lane's.
-			s.Fork = func() engine.Ops[In, Out] {
-				if t := first; t != nil {
-					first = nil
-					return opsOf(t)
-				}
-				return opsOf(fk.Fork())
-			}
-		}
-	}
-	if ag, ok := any(via).(Aggregator); ok && ag.Aggregates() && s.Check == nil {
+	if ag, ok := any(via).(Aggregator); ok && ag.Aggregates() {
 		switch sh, ok := any(from).(Shared); {
 		case ok && sh.Shares():
-			s.Check = fmt.Errorf("kemi: flow %q: %s combines records of different keys and needs the whole topic, "+
-				"but its source is shared among members and may bring a part only: read the topic with All instead of Group", name, node(via))
+			s.Check = errors.Join(s.Check, fmt.Errorf("kemi: flow %q: %s combines records of different keys and needs the whole topic, "+
+				"but its source is shared among members and may bring a part only: read the topic with All instead of Group", name, s.Via))
 		case s.Fork != nil:
-			s.Check = fmt.Errorf("kemi: flow %q: %s both aggregates over keys and forks per lane: a fork sees a part only", name, node(via))
+			s.Check = errors.Join(s.Check, fmt.Errorf("kemi: flow %q: %s both aggregates over keys and forks per lane: a fork sees a part only", name, s.Via))
 		}
 	}
-	return &Flow{engine.New(s)}
+	return &Flow{engine.New(s), nodeOf(from), nodeOf(to), s.Via}
 }
 
 func spec[In, Out any](name string, from Source[In], to Sink[Out], opts []FlowOption) *engine.Spec[In, Out] {
-	s := &engine.Spec[In, Out]{Name: name, From: node(from), To: node(to)}
-	switch {
-	case name == "":
+	s := &engine.Spec[In, Out]{Name: name, From: nodeOf(from).name, To: nodeOf(to).name}
+	if name == "" {
 		s.Check = fmt.Errorf("kemi: a flow from %s to %s has no name", s.From, s.To)
-	case from == nil:
-		s.Check = fmt.Errorf("kemi: flow %q has no source", name)
-	case to == nil:
-		s.Check = fmt.Errorf("kemi: flow %q has no sink", name)
+	}
+	if from == nil {
+		s.Check = errors.Join(s.Check, fmt.Errorf("kemi: flow %q has no source", name))
+	}
+	if to == nil {
+		s.Check = errors.Join(s.Check, fmt.Errorf("kemi: flow %q has no sink", name))
 	}
 	for _, o := range opts {
 		o(&s.Options)
@@ -273,6 +266,27 @@ func spec[In, Out any](name string, from Source[In], to Sink[Out], opts []FlowOp
 	s.Run = func(ctx context.Context, in *engine.Inlet[In, Out]) error { return from.Run(ctx, in) }
 	s.Write = func(ctx context.Context, batch []Out) error { return to.Write(ctx, batch) }
 	return s
+}
+
+// forksOf returns what makes the fork of a lane, nil for a transform without forks.
+func forksOf[In, Out any](via Transform[In, Out]) func() engine.Ops[In, Out] {
+	fk, ok := via.(Forker[In, Out])
+	if !ok {
+		return nil
+	}
+	first := fk.Fork()
+	if first == nil {
+		return nil
+	}
+	// The first fork was only made to ask whether there are forks; it becomes the
+	// first lane's.
+	return func() engine.Ops[In, Out] {
+		if t := first; t != nil {
+			first = nil
+			return opsOf(t)
+		}
+		return opsOf(fk.Fork())
+	}
 }
 
 func opsOf[In, Out any](t Transform[In, Out]) engine.Ops[In, Out] {
@@ -289,17 +303,28 @@ func opsOf[In, Out any](t Transform[In, Out]) engine.Ops[In, Out] {
 	return o
 }
 
-// node is how a stage is called in the topology: its String, if it has one (a
-// topic gives the same for its writing and its reading side, which makes them one
-// node), else its type.
-func node(stage any) string {
+// node is a stage in the topology.
+type node struct {
+	key  any // the same for the same stage; nil: like no other
+	name string
+}
+
+// nodeOf calls a stage by its String, if it has one, which also makes it one node: a
+// topic gives the same for its writing and its reading side. Any other is called by
+// its type, and the same if it is the same pointer.
+func nodeOf(stage any) node {
 	switch s := stage.(type) {
 	case nil:
-		return "nothing"
+		return node{nil, "nothing"}
 	case fmt.Stringer:
-		return s.String()
+		name := s.String()
+		return node{name, name}
 	}
-	return strings.TrimPrefix(fmt.Sprintf("%T", stage), "*")
+	n := node{nil, strings.TrimPrefix(fmt.Sprintf("%T", stage), "*")}
+	if reflect.TypeOf(stage).Kind() == reflect.Pointer {
+		n.key = stage
+	}
+	return n
 }
 
 // Name returns the name the flow was made with.
@@ -373,7 +398,7 @@ type Pipeline struct {
 func (p *Pipeline) Run(ctx context.Context) error {
 	flows := make([]engine.Flow, len(p.Flows))
 	for i, f := range p.Flows {
-		if f == nil {
+		if f == nil || f.f == nil {
 			return fmt.Errorf("kemi: pipeline %q: flow %d is nil", p.Name, i)
 		}
 		flows[i] = f.f
@@ -407,24 +432,25 @@ func (p *Pipeline) Stats() []FlowStats {
 func (p *Pipeline) String() string {
 	var b strings.Builder
 	b.WriteString("flowchart LR\n")
-	ids := map[string]string{}
-	id := func(name string) string {
-		if n, ok := ids[name]; ok {
-			return n
+	ids := map[any]string{}
+	drawn := 0
+	draw := func(n node) string {
+		if id, ok := ids[n.key]; ok && n.key != nil {
+			return id
 		}
-		n := "n" + strconv.Itoa(len(ids))
-		ids[name] = n
-		fmt.Fprintf(&b, "    %s[%q]\n", n, strings.ReplaceAll(name, `"`, "'"))
-		return n
+		id := "n" + strconv.Itoa(drawn)
+		drawn++
+		ids[n.key] = id
+		fmt.Fprintf(&b, "    %s[%q]\n", id, strings.ReplaceAll(n.name, `"`, "'"))
+		return id
 	}
 	for _, f := range p.Flows {
-		from, via, to := f.f.Nodes()
 		label := f.Name()
-		if via != "" {
-			label += ": " + via
+		if f.via != "" {
+			label += ": " + f.via
 		}
-		src, dst := id(from), id(to)
-		fmt.Fprintf(&b, "    %s -->|%q| %s\n", src, strings.ReplaceAll(label, `"`, "'"), dst)
+		from, to := draw(f.from), draw(f.to)
+		fmt.Fprintf(&b, "    %s -->|%q| %s\n", from, strings.ReplaceAll(label, `"`, "'"), to)
 	}
 	return b.String()
 }

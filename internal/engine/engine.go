@@ -85,11 +85,11 @@ type Stats struct {
 // Flow is a flow without its types.
 type Flow interface {
 	Name() string
-	Nodes() (from, via, to string)
 	Stats() Stats
 
-	start(env *env) error
-	run(soft context.Context) error
+	check() error                                     // what is wrong with it
+	start(env *env) error                             // once
+	run(soft context.Context, failed func(err error)) // until it is drained
 	busy() []waiting
 }
 
@@ -112,9 +112,9 @@ type Opener[In any] interface {
 	OpenLane(id string, o LaneOptions) Lane[In]
 }
 
-// waiting is a Write under way, for the log of a slow stop.
+// waiting is work under way, for the log of a slow stop.
 type waiting struct {
-	lane  string
-	since time.Duration
-	err   string
+	lane, stage string
+	since       time.Duration
+	lastErr     string
 }

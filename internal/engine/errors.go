@@ -23,13 +23,19 @@ type partial struct {
 	failed []Failure
 }
 
+var errNoReason = errors.New("a stage gave no reason")
+
 // NewPartial returns an error about the listed records of batch.
 func NewPartial[T any](batch []T, failed []Failure) error {
-	for _, f := range failed {
+	for i, f := range failed {
+		if f.Err == nil {
+			failed[i].Err = errNoReason
+		}
 		if f.Index < 0 || f.Index >= len(batch) {
 			// A wrong index would either lose a record or retry a written one. The whole
-			// batch is not known to be safe then.
-			return fmt.Errorf("kemi: Partial: index %d is outside a batch of %d: %w", f.Index, len(batch), f.Err)
+			// batch is not known to be safe then. The reason is not wrapped: what it says
+			// about one record must not be taken for all.
+			return fmt.Errorf("kemi: Partial: index %d is outside a batch of %d: %v", f.Index, len(batch), failed[i].Err)
 		}
 	}
 	// One entry for a record, in order, whatever a sink lists.

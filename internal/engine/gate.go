@@ -24,16 +24,6 @@ func (g *gate) Value(key any) any {
 	return g.values.Value(key)
 }
 
-// through returns the context for the stages of one Write, and a function to
-// release it, which is nil where there is nothing to release.
-func through(hard, caller context.Context) (context.Context, context.CancelFunc) {
-	g := &gate{hard, caller}
-	if d, ok := caller.Deadline(); ok {
-		return context.WithDeadline(g, d)
-	}
-	return g, nil
-}
-
 // sleep waits for d, or less if ctx ends or could not last that long.
 func sleep(ctx context.Context, d time.Duration) error {
 	if end, ok := ctx.Deadline(); ok && time.Until(end) <= d {

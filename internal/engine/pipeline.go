@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
-	"sync/atomic"
+	"slices"
+	"strings"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -41,12 +43,17 @@ func Run(ctx context.Context, e Env, flows []Flow) error {
 	defer cut(nil)
 	shared := &env{e, hard}
 
+	var wrong []error
 	names := map[string]bool{}
 	for _, f := range flows {
 		if names[f.Name()] {
-			return fmt.Errorf("kemi: two flows are called %q", f.Name())
+			wrong = append(wrong, fmt.Errorf("kemi: two flows are called %q", f.Name()))
 		}
 		names[f.Name()] = true
+		wrong = append(wrong, f.check())
+	}
+	if err := errors.Join(wrong...); err != nil {
+		return err
 	}
 	for _, f := range flows {
 		if err := f.start(shared); err != nil {
@@ -54,14 +61,7 @@ func Run(ctx context.Context, e Env, flows []Flow) error {
 		}
 	}
 
-	type running struct {
-		Flow
-		ask  context.CancelFunc
-		done chan struct{}
-		err  error
-		over atomic.Bool
-	}
-	failed := make(chan struct{}, len(flows))
+	failed := make(chan struct{}, 2*len(flows)) // a flow may fail, and fail to finish
 	all := make([]*running, len(flows))
 	for i, f := range flows {
 		// The soft context keeps the values of ctx and not its end: each source is
@@ -72,36 +72,35 @@ func Run(ctx context.Context, e Env, flows []Flow) error {
 		all[i] = r
 		go func() {
 			defer close(r.done)
-			defer r.over.Store(true)
-			if err := r.run(soft); err != nil {
-				r.err = fmt.Errorf("kemi: flow %q: %w", r.Name(), err)
+			r.run(soft, func(err error) {
 				e.Logger.Error("flow failed", zap.String("flow", r.Name()), zap.Error(err))
+				r.fail(fmt.Errorf("kemi: flow %q: %w", r.Name(), err))
 				failed <- struct{}{}
-			}
+			})
 		}()
 	}
-	ended := make(chan struct{})
+
+	// Flow after flow is seen to its end, and from the soft stop on is asked for it.
+	stop, ended := make(chan struct{}), make(chan struct{})
 	go func() {
+		defer close(ended)
 		for _, r := range all {
-			<-r.done
+			select {
+			case <-r.done:
+			case <-stop:
+				r.ask()
+				<-r.done
+			}
 		}
-		close(ended)
 	}()
 
 	select {
+	case <-ended:
+		return errorsOf(all)
 	case <-ctx.Done():
 	case <-failed:
-	case <-ended:
-		return errorsOf(all, func(r *running) error { return r.err })
 	}
-
-	// The soft stop, flow after flow.
-	go func() {
-		for _, r := range all {
-			r.ask()
-			<-r.done
-		}
-	}()
+	close(stop)
 	began := time.Now()
 	deadline := time.NewTimer(e.DrainTimeout)
 	defer deadline.Stop()
@@ -110,10 +109,10 @@ func Run(ctx context.Context, e Env, flows []Flow) error {
 	for {
 		select {
 		case <-ended:
-			return errorsOf(all, func(r *running) error { return r.err })
+			return errorsOf(all)
 		case <-report.C:
 			for _, r := range all {
-				if !r.over.Load() {
+				if !r.over() {
 					logWaiting(e.Logger, r, time.Since(began))
 				}
 			}
@@ -128,24 +127,67 @@ func Run(ctx context.Context, e Env, flows []Flow) error {
 				continue
 			}
 			// A stage that ignores its context cannot be ended from outside.
-			return errorsOf(all, func(r *running) error {
-				if r.over.Load() {
-					return r.err
+			for _, r := range all {
+				if !r.over() {
+					r.fail(fmt.Errorf("kemi: flow %q did not stop: %s its context", r.Name(), ignoring(r)))
 				}
-				return fmt.Errorf("kemi: flow %q did not stop: a stage ignores its context", r.Name())
-			})
+			}
+			return errorsOf(all)
 		}
 	}
 }
 
-func errorsOf[R any](rs []R, of func(R) error) error {
+// running is a flow that Run has started.
+type running struct {
+	Flow
+	ask  context.CancelFunc // the soft stop
+	done chan struct{}
+
+	mu   sync.Mutex
+	errs []error
+}
+
+func (r *running) fail(err error) {
+	r.mu.Lock()
+	r.errs = append(r.errs, err)
+	r.mu.Unlock()
+}
+
+func (r *running) over() bool {
+	select {
+	case <-r.done:
+		return true
+	default:
+		return false
+	}
+}
+
+func errorsOf(all []*running) error {
 	var errs []error
-	for _, r := range rs {
-		if err := of(r); err != nil {
-			errs = append(errs, err)
-		}
+	for _, r := range all {
+		r.mu.Lock()
+		errs = append(errs, r.errs...)
+		r.mu.Unlock()
 	}
 	return errors.Join(errs...)
+}
+
+// ignoring says which stages of a flow keep it from ending.
+func ignoring(f Flow) string {
+	var stages []string
+	for _, w := range f.busy() {
+		if !slices.Contains(stages, w.stage) {
+			stages = append(stages, w.stage)
+		}
+	}
+	switch len(stages) {
+	case 0:
+		return "its source ignores"
+	case 1:
+		return stages[0] + " ignores"
+	}
+	slices.Sort(stages)
+	return strings.Join(stages, " and ") + " ignore"
 }
 
 func logWaiting(log *zap.Logger, f Flow, since time.Duration) {
@@ -155,7 +197,7 @@ func logWaiting(log *zap.Logger, f Flow, since time.Duration) {
 	}
 	for _, w := range ws {
 		log.Info("stopping: a write is still under way", zap.String("flow", f.Name()), zap.String("lane", w.lane),
-			zap.Duration("waiting", w.since), zap.String("last_error", w.err))
+			zap.String("stage", w.stage), zap.Duration("waiting", w.since), zap.String("last_error", w.lastErr))
 	}
 }
 
