@@ -1,0 +1,116 @@
+package counter
+
+import "github.com/kemi-go/kemi"
+
+// host is what is remembered of one host.
+type host struct {
+	series     map[key]*series
+	references map[key]reference
+
+	up        float64 // the newest uptime, or unknown
+	upAt      int64
+	restarted bool // the newest uptime tells of a restart that was not told yet
+
+	swept int64 // when old series were last looked for
+	round int   // of age, when the host was last heard
+}
+
+type key struct {
+	name   string
+	labels kemi.Labels
+}
+
+// series is the last reading of a counter.
+type series struct {
+	t   int64   // Unix nanoseconds
+	v   uint64  // the number, or the bits of a FloatCounter
+	up  float64 // the agent's uptime in the same poll, or unknown
+	def *def
+}
+
+// reference is the last reading of a gauge that a limit refers to.
+type reference struct {
+	t int64
+	v float64
+}
+
+// def is what the series of one name share.
+type def struct {
+	kind        kemi.Kind
+	rate, delta string
+	limit       Limit
+}
+
+type defKey struct {
+	name string
+	kind kemi.Kind
+}
+
+func (r *Rates) def(m *kemi.Metric) *def {
+	k := defKey{m.Name, m.Kind}
+	d := r.defs[k]
+	if d == nil {
+		d = &def{m.Kind, m.Name + "_rate", m.Name + "_delta", r.limits[m.Name]}
+		r.defs[k] = d
+	}
+	return d
+}
+
+// age is a lane's idea of how time goes by, made from the Times of its input alone.
+// It only decides when the state of silent hosts is forgotten.
+//
+// One host with a wrong clock, or one that sends what it has kept for a day, must
+// not make the lane forget the others. So now follows small steps only, and a
+// larger one just if nothing but such comes, for longer than any poll takes.
+type age struct {
+	set    bool
+	now    int64
+	began  int64 // the round
+	round  int   // of at least MaxGap each
+	strays int   // records since now was moved that are far from it
+}
+
+// expire forgets what is too old to be compared with anything.
+func (r *Rates) expire(h *host, t int64, records int) {
+	h.round = r.age.round
+	if since := t - h.swept; since > r.gap || since < -r.gap {
+		h.swept = t
+		for k, s := range h.series {
+			if t-s.t > r.gap {
+				delete(h.series, k)
+				r.entries--
+			}
+		}
+		for k, ref := range h.references {
+			if t-ref.t > r.gap {
+				delete(h.references, k)
+				r.entries--
+			}
+		}
+	}
+
+	a := &r.age
+	switch ahead := t - a.now; {
+	case !a.set:
+		*a = age{set: true, now: t, began: t}
+	case ahead > r.gap || ahead < -r.gap:
+		if a.strays += records; a.strays > 1000+2*r.entries {
+			a.now, a.strays = t, 0
+		}
+	case ahead > 0:
+		a.now, a.strays = t, 0
+	}
+	if since := a.now - a.began; since >= 0 && since < r.gap {
+		return
+	}
+	a.began = a.now
+	a.round++
+	// A host that was heard in the round before this one may still be in time.
+	for name, h := range r.hosts {
+		if h.round < a.round-1 {
+			r.entries -= len(h.series) + len(h.references)
+			delete(r.hosts, name)
+		}
+	}
+	clear(r.defs) // names come from outside too; those still in use are made again
+}
