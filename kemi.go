@@ -1,6 +1,7 @@
 package kemi
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -8,11 +9,13 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
+	"maps"
 	"math"
 	"reflect"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -147,7 +150,12 @@ type Failure struct {
 // Partial reports that only the listed records of batch failed; the others are
 // safe. It returns nil when nothing is listed. The error is about this very slice:
 // read against another one, even an equal one, [Failures] does not answer, so an
-// index is never applied to the wrong batch.
+// index is never applied to the wrong batch. Of several entries with one index the
+// first counts. An index outside the batch makes it an ordinary error about the
+// whole batch, since then nothing is known to be safe.
+//
+// Each failure may be marked by itself with [Permanent] or [RetryAfter]; a mark
+// around the Partial is about all of them.
 func Partial[T any](batch []T, failed ...Failure) error {
 	if len(failed) == 0 {
 		return nil
@@ -179,7 +187,9 @@ func Failures[T any](err error, batch []T) (failed []Failure, ok bool) {
 // of nil is nil.
 func Permanent(err error) error { return engine.Permanent(err) }
 
-// IsPermanent tells whether err, or an error it wraps, was made by [Permanent].
+// IsPermanent tells whether err, or an error it wraps, was made by [Permanent]. Of
+// errors joined together each must be: while one of them may pass, trying again may
+// help.
 func IsPermanent(err error) bool { return engine.IsPermanent(err) }
 
 // RetryAfter marks err as one to be tried again, but not before d has passed.
@@ -207,9 +217,11 @@ func Backoff(min, max time.Duration) FlowOption {
 	return func(o *engine.Options) { o.BackoffMin, o.BackoffMax = min, max }
 }
 
-// Attempts bounds how often a record is offered to the sink. A record still
-// refused after n tries goes to the dead letters as if its error were [Permanent].
-// The default, 0, tries until the source's deadline or the hard stop.
+// Attempts bounds how often a record is offered to a stage that fails for reasons
+// that may pass. After n tries it goes to the dead letters as if its error were
+// [Permanent]; so does, where the stage does not say which record is to blame, the
+// whole batch. Offers made to find a guilty record by halving do not count. The
+// default, 0, tries until the source's deadline or the hard stop.
 func Attempts(n int) FlowOption {
 	return func(o *engine.Options) { o.Attempts = n }
 }
@@ -342,7 +354,7 @@ type FlowStats struct {
 
 	In       uint64 // the source handed over
 	Done     uint64 // of In: acknowledged
-	Failed   uint64 // of In: handed back with an error; they are still the source's
+	Failed   uint64 // of In: handed back with an error, or not taken in; they are still the source's
 	InFlight uint64 // of In: in a Write now
 	Replayed uint64 // fed to state with the output muted; not part of In
 
@@ -354,7 +366,7 @@ type FlowStats struct {
 	Pending   uint64 // of Out: on the way
 	Rejected  uint64 // of Dead and Dropped: those the transform refused, the rest being the sink's
 
-	Retries     uint64        // tries of the sink after the first
+	Retries     uint64        // tries of the sink, or of the dead letters, after the first
 	Lanes       int           // open now
 	Busy        int           // lanes in a Write now
 	OldestWrite time.Duration // how long the longest of those has been waiting
@@ -362,8 +374,9 @@ type FlowStats struct {
 	LastErrTime time.Time
 }
 
-// Balance returns an error that names the difference when the counts do not add
-// up. They always do; a test says so by asking.
+// Balance returns an error that names the difference when the counts do not add up.
+// Each count is kept by itself, so that a record lost or counted twice shows; they add
+// up at any moment, and after the end nothing is in flight or pending.
 func (s FlowStats) Balance() error {
 	if got := s.Done + s.Failed + s.InFlight; s.In != got {
 		return fmt.Errorf("kemi: flow %q: in %d is not done %d + failed %d + in flight %d", s.Name, s.In, s.Done, s.Failed, s.InFlight)
@@ -404,6 +417,9 @@ func (p *Pipeline) Run(ctx context.Context) error {
 		flows[i] = f.f
 	}
 	env := engine.Env{Name: p.Name, Logger: p.Logger, DrainTimeout: p.DrainTimeout}
+	if len(flows) == 0 {
+		return fmt.Errorf("kemi: pipeline %q has no flows", p.Name)
+	}
 	if p.DeadLetters != nil {
 		env.Bury = p.bury
 	}
@@ -415,7 +431,15 @@ func (p *Pipeline) bury(ctx context.Context, letters []engine.Letter) error {
 	for i, l := range letters {
 		dead[i] = newDeadLetter(l)
 	}
-	return p.DeadLetters.Write(ctx, dead)
+	err := p.DeadLetters.Write(ctx, dead)
+	if failed, ok := engine.Failures(err, dead); ok {
+		again := engine.NewPartial(letters, slices.Clone(failed)) // the same of what the engine knows
+		if engine.IsPermanent(err) {
+			again = engine.Permanent(again)
+		}
+		return again
+	}
+	return err
 }
 
 // Stats returns the ledgers of the flows, in order.
@@ -461,7 +485,7 @@ func FromSlog(l *slog.Logger) *zap.Logger {
 	if l == nil {
 		return nil
 	}
-	return zap.New(slogcore.New(l.Handler()))
+	return zap.New(slogcore.New(l.Handler()), zap.AddCaller()) // as slog does by itself
 }
 
 // ---- for those who write a partitioned source (a bus) -----------------------
@@ -472,15 +496,21 @@ func FromSlog(l *slog.Logger) *zap.Logger {
 // others. The interface is implemented by kemi alone and may grow.
 type Lane[T any] interface {
 	Sink[T]
-	// Tick gives the source's time to the transform. Only a lane opened with
-	// [SourceTicks] needs it; any other is ticked by the flow.
+	// Tick gives the source's time to the transform and delivers what comes of it, as
+	// Write does: the values and the deadline of ctx reach the sink. Only a lane opened
+	// with [SourceTicks] needs it; any other is ticked by the flow. A transform that
+	// all lanes share is ticked by the first lane that brings a time later than the
+	// last. After an error the same tick may be given again.
 	Tick(ctx context.Context, now time.Time) error
 	// Horizon is how much committed input the state depends on.
 	Horizon() time.Duration
 	// Mute makes Write and Tick feed the state and emit nothing: a replay.
 	Mute(on bool)
 	// Close says that the partition is gone: it cancels a Write under way, waits for
-	// it, and drops the state.
+	// it, and drops the state. It always returns nil. When Run returns, the flow closes
+	// what is still open, without cutting anything off; a source whose input has ended
+	// by itself leaves its lanes open, so that what is still open in a [Finisher] is
+	// given out first.
 	Close() error
 	sealed()
 }
@@ -493,8 +523,9 @@ type LaneOption func(*engine.LaneOptions)
 func SourceTicks() LaneOption { return func(o *engine.LaneOptions) { o.SourceTicks = true } }
 
 // OpenLane opens a lane of the flow behind out. id names the partition in logs and
-// should be unique in the source. A plain Sink gets a lane without state, so that
-// a source can be used and tested without a pipeline.
+// should be unique in the source. out has to be the sink that Run was given: around
+// it, a wrapper hides the flow. A plain Sink gets a lane without state, so that a
+// source can be used and tested without a pipeline.
 func OpenLane[T any](out Sink[T], id string, opts ...LaneOption) Lane[T] {
 	var o engine.LaneOptions
 	for _, opt := range opts {
@@ -503,7 +534,8 @@ func OpenLane[T any](out Sink[T], id string, opts ...LaneOption) Lane[T] {
 	if in, ok := out.(engine.Opener[T]); ok {
 		return lane[T]{in.OpenLane(id, o)}
 	}
-	return &plainLane[T]{out: out}
+	gone, leave := context.WithCancel(context.Background())
+	return &plainLane[T]{out: out, gone: gone, leave: leave}
 }
 
 type lane[T any] struct{ engine.Lane[T] }
@@ -512,20 +544,42 @@ func (lane[T]) sealed() {}
 
 type plainLane[T any] struct {
 	out   Sink[T]
-	muted bool
+	gone  context.Context
+	leave context.CancelFunc
+	turn  sync.Mutex // held by a Write
+	muted bool       // under turn
 }
 
 func (l *plainLane[T]) Write(ctx context.Context, batch []T) error {
+	l.turn.Lock()
+	defer l.turn.Unlock()
+	if l.gone.Err() != nil {
+		return errors.New("kemi: the lane is closed")
+	}
 	if l.muted || len(batch) == 0 {
 		return nil
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(l.gone, cancel)()
 	return l.out.Write(ctx, batch)
+}
+
+func (l *plainLane[T]) Mute(on bool) {
+	l.turn.Lock()
+	defer l.turn.Unlock()
+	l.muted = on
+}
+
+func (l *plainLane[T]) Close() error {
+	l.leave()
+	l.turn.Lock() // a Write under way is over then
+	defer l.turn.Unlock()
+	return nil
 }
 
 func (l *plainLane[T]) Tick(context.Context, time.Time) error { return nil }
 func (l *plainLane[T]) Horizon() time.Duration                { return 0 }
-func (l *plainLane[T]) Mute(on bool)                          { l.muted = on }
-func (l *plainLane[T]) Close() error                          { return nil }
 func (l *plainLane[T]) sealed()                               {}
 
 // ---- records: labels --------------------------------------------------------
@@ -549,7 +603,8 @@ type Labels struct {
 
 // NewLabels returns the set of the given labels, in any order. A label with an
 // empty value is left out, as an absent label and an empty one are the same; of
-// several with one name the last counts. The slice is not kept.
+// several with one name the last counts. The slice is not kept; the strings are, so a
+// parser that cuts them out of a large buffer copies them first.
 func NewLabels(labels ...Label) Labels {
 	var buf [16]intern.Pair
 	pairs := buf[:0]
@@ -904,6 +959,105 @@ type Log struct {
 // PartitionKey is the host: lines of one host stay in order.
 func (l Log) PartitionKey() string { return l.Host }
 
+type logJSON struct {
+	Time     time.Time       `json:"time"`
+	Observed time.Time       `json:"observed,omitzero"`
+	Host     string          `json:"host"`
+	App      string          `json:"app,omitempty"`
+	Severity Severity        `json:"severity"`
+	Facility uint8           `json:"facility"`
+	Message  string          `json:"message"`
+	Fields   json.RawMessage `json:"fields,omitempty"`
+	Tag      string          `json:"tag,omitempty"`
+	ID       string          `json:"id,omitempty"`
+}
+
+// MarshalJSON writes the fields as an object, groups as objects in it. As in
+// [slog.JSONHandler], a duration is a number of nanoseconds and an error its text.
+// What JSON cannot say (NaN, a channel) is a string.
+func (l Log) MarshalJSON() ([]byte, error) {
+	j := logJSON{l.Time, l.Observed, l.Host, l.App, l.Severity, l.Facility, l.Message, nil, l.Tag, l.ID}
+	if len(l.Fields) > 0 {
+		j.Fields = appendAttrs(nil, l.Fields)
+	}
+	return json.Marshal(j)
+}
+
+func appendAttrs(b []byte, attrs []slog.Attr) []byte {
+	b = append(b, '{')
+	for i, a := range attrs {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		key, _ := json.Marshal(a.Key) // a string has JSON always
+		b = append(append(b, key...), ':')
+		v := a.Value.Resolve()
+		if v.Kind() == slog.KindGroup {
+			b = appendAttrs(b, v.Group())
+			continue
+		}
+		x := v.Any()
+		switch e := x.(type) {
+		case time.Duration:
+			x = int64(e)
+		case error:
+			x = e.Error()
+		}
+		text, err := json.Marshal(x)
+		if err != nil {
+			text, _ = json.Marshal(fmt.Sprint(x))
+		}
+		b = append(b, text...)
+	}
+	return append(b, '}')
+}
+
+// UnmarshalJSON reads what MarshalJSON writes: numbers come back as integers where
+// they are, objects as groups. Fields are sorted by key.
+func (l *Log) UnmarshalJSON(b []byte) error {
+	var j logJSON
+	if err := json.Unmarshal(b, &j); err != nil {
+		return err
+	}
+	var fields map[string]any
+	if len(j.Fields) > 0 {
+		d := json.NewDecoder(bytes.NewReader(j.Fields))
+		d.UseNumber()
+		if err := d.Decode(&fields); err != nil {
+			return err
+		}
+	}
+	*l = Log{j.Time, j.Observed, j.Host, j.App, j.Severity, j.Facility, j.Message, attrsOf(fields), j.Tag, j.ID}
+	return nil
+}
+
+func attrsOf(fields map[string]any) []slog.Attr {
+	var attrs []slog.Attr
+	for _, key := range slices.Sorted(maps.Keys(fields)) {
+		attrs = append(attrs, slog.Attr{Key: key, Value: valueOf(fields[key])})
+	}
+	return attrs
+}
+
+func valueOf(x any) slog.Value {
+	switch x := x.(type) {
+	case map[string]any:
+		return slog.GroupValue(attrsOf(x)...)
+	case json.Number:
+		if n, err := strconv.ParseInt(x.String(), 10, 64); err == nil {
+			return slog.Int64Value(n)
+		}
+		if n, err := strconv.ParseUint(x.String(), 10, 64); err == nil {
+			return slog.Uint64Value(n)
+		}
+		if f, err := x.Float64(); err == nil {
+			return slog.Float64Value(f)
+		}
+		return slog.StringValue(x.String())
+	}
+	return slog.AnyValue(x)
+}
+
 // Severity is that of RFC 5424: 0 is the worst.
 type Severity uint8
 
@@ -931,6 +1085,17 @@ func (s Severity) String() string {
 
 // MarshalText returns String.
 func (s Severity) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// UnmarshalText reads what MarshalText writes.
+func (s *Severity) UnmarshalText(b []byte) error {
+	for c := SeverityEmergency; c <= SeverityDebug; c++ {
+		if c.String() == string(b) {
+			*s = c
+			return nil
+		}
+	}
+	return fmt.Errorf("kemi: unknown severity %q: want emerg, alert, crit, err, warning, notice, info or debug", b)
+}
 
 // AlertState is where an alert is in its life.
 type AlertState uint8
@@ -997,7 +1162,7 @@ type Alert struct {
 	Rule        string      `json:"rule"`
 	Labels      Labels      `json:"labels"` // with alertname, the rule's name
 	Annotations Labels      `json:"annotations"`
-	State       AlertState  `json:"state"`
+	State       AlertState  `json:"state,omitzero"`
 	Time        time.Time   `json:"time"` // event time of the evaluation that made this change
 	StartsAt    time.Time   `json:"startsAt"`
 	EndsAt      time.Time   `json:"endsAt,omitzero"` // zero unless resolved

@@ -5,6 +5,8 @@ package slogcore
 import (
 	"context"
 	"log/slog"
+	"maps"
+	"slices"
 	"time"
 
 	"go.uber.org/zap/zapcore"
@@ -33,9 +35,15 @@ func (c core) Enabled(l zapcore.Level) bool {
 
 func (c core) With(fields []zapcore.Field) zapcore.Core {
 	attrs, groups := convert(fields)
-	h := c.h.WithAttrs(attrs)
+	h := c.h
+	if len(attrs) > 0 {
+		h = h.WithAttrs(attrs)
+	}
 	for _, g := range groups { // zap.Namespace opens a group for what comes after
-		h = h.WithGroup(g.name).WithAttrs(g.attrs)
+		h = h.WithGroup(g.name)
+		if len(g.attrs) > 0 {
+			h = h.WithAttrs(g.attrs)
+		}
 	}
 	return core{h}
 }
@@ -50,7 +58,7 @@ func (c core) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedE
 func (c core) Write(e zapcore.Entry, fields []zapcore.Field) error {
 	var pc uintptr
 	if e.Caller.Defined {
-		pc = e.Caller.PC
+		pc = e.Caller.PC + 1 // slog wants a return address, zap has that of the call
 	}
 	t := e.Time
 	if t.IsZero() {
@@ -61,17 +69,15 @@ func (c core) Write(e zapcore.Entry, fields []zapcore.Field) error {
 		r.AddAttrs(slog.String("logger", e.LoggerName))
 	}
 	attrs, groups := convert(fields)
-	for i := len(groups) - 1; i >= 0; i-- { // the last group lies innermost
-		in := groups[i].attrs
-		if i+1 < len(groups) {
-			in = append(in, slog.Attr{Key: groups[i+1].name, Value: slog.GroupValue(groups[i+1].attrs...)})
-			groups[i].attrs = in
+	for n := len(groups) - 1; n >= 0; n-- { // the last group lies innermost
+		g := slog.Attr{Key: groups[n].name, Value: slog.GroupValue(groups[n].attrs...)}
+		if n > 0 {
+			groups[n-1].attrs = append(groups[n-1].attrs, g)
+		} else {
+			attrs = append(attrs, g)
 		}
 	}
 	r.AddAttrs(attrs...)
-	if len(groups) > 0 {
-		r.AddAttrs(slog.Attr{Key: groups[0].name, Value: slog.GroupValue(groups[0].attrs...)})
-	}
 	if e.Stack != "" {
 		r.AddAttrs(slog.String("stack", e.Stack))
 	}
@@ -105,8 +111,8 @@ func convert(fields []zapcore.Field) (attrs []slog.Attr, groups []group) {
 		default:
 			enc := zapcore.NewMapObjectEncoder()
 			f.AddTo(enc)
-			for k, v := range enc.Fields {
-				add = append(add, slog.Any(k, v))
+			for _, k := range slices.Sorted(maps.Keys(enc.Fields)) { // an inlined object has several
+				add = append(add, slog.Any(k, enc.Fields[k]))
 			}
 		}
 		if n := len(groups); n > 0 {
