@@ -1,0 +1,318 @@
+package transformtest
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/kemi-go/kemi"
+	"github.com/kemi-go/kemi/internal/conform"
+)
+
+// reading is a number at a second; a negative one is bad.
+type reading struct{ at, n int }
+
+// delta is a good stateful transform: the difference to the reading before, if that
+// is at most ten seconds old. A tick says how many readings there have been since
+// the last tick.
+type delta struct {
+	last  reading
+	seen  bool
+	count int
+	fault *bool
+}
+
+func (d *delta) Fork() kemi.Transform[reading, int] { return &delta{fault: d.fault} }
+func (d *delta) Horizon() time.Duration             { return 10 * time.Second }
+
+func (d *delta) Apply(ctx context.Context, dst []int, src []reading) ([]int, error) {
+	if ctx.Err() != nil || *d.fault {
+		return dst, errors.New("not now")
+	}
+	var failed []kemi.Failure
+	for i, r := range src {
+		if r.n < 0 {
+			failed = append(failed, kemi.Failure{Index: i, Err: errors.New("negative")})
+			continue
+		}
+		if d.seen && r.at-d.last.at <= 10 {
+			dst = append(dst, r.n-d.last.n)
+		}
+		d.last, d.seen = r, true
+		d.count++
+	}
+	return dst, kemi.Partial(src, failed...)
+}
+
+func (d *delta) Tick(_ context.Context, dst []int, _ time.Time) ([]int, error) {
+	dst = append(dst, d.count)
+	d.count = 0
+	return dst, nil
+}
+
+func (d *delta) Finish(_ context.Context, dst []int) ([]int, error) { return append(dst, -1), nil }
+
+func input() [][]reading {
+	var batches [][]reading
+	at := 0
+	for i := range 12 {
+		var b []reading
+		for j := range 1 + i%4 {
+			at += 1 + (i+j)%5
+			b = append(b, reading{at, at * at})
+		}
+		batches = append(batches, b)
+	}
+	return batches
+}
+
+// harness is about a transform made from a good one; fault makes the good one fail.
+func harness(made func(d *delta) kemi.Transform[reading, int]) Harness[reading, int] {
+	fault := new(bool)
+	return Harness[reading, int]{
+		New:            func() kemi.Transform[reading, int] { return made(&delta{fault: fault}) },
+		Batches:        input(),
+		BatchInvariant: true,
+		Time:           func(r reading) time.Time { return time.Unix(int64(r.at), 0) },
+		Bad:            func(i int) reading { return reading{i, -1 - i} },
+		Fault: func() func() {
+			*fault = true
+			return func() { *fault = false }
+		},
+	}
+}
+
+func TestAGoodTransformPasses(t *testing.T) {
+	Run(t, func(testing.TB) Harness[reading, int] {
+		return harness(func(d *delta) kemi.Transform[reading, int] { return d })
+	})
+}
+
+func TestAStatelessTransformPasses(t *testing.T) {
+	Run(t, func(testing.TB) Harness[reading, int] {
+		double := func(_ context.Context, dst []int, src []reading) ([]int, error) {
+			if slices.ContainsFunc(src, func(r reading) bool { return r.n < 0 }) {
+				return dst, kemi.Permanent(errors.New("negative"))
+			}
+			for _, r := range src {
+				dst = append(dst, 2*r.n)
+			}
+			return dst, nil
+		}
+		h := harness(func(*delta) kemi.Transform[reading, int] { return kemi.TransformFunc[reading, int](double) })
+		h.Fault = nil
+		return h
+	})
+}
+
+// wrap is delta with one method put in front of another.
+type wrap struct {
+	*delta
+	apply func(w *wrap, dst []int, src []reading) ([]int, error)
+	tick  func(w *wrap, dst []int, now time.Time) ([]int, error)
+	fork  func(w *wrap) kemi.Transform[reading, int]
+	hours float64
+
+	src   []reading
+	dst   []int
+	calls int
+}
+
+func (w *wrap) Apply(ctx context.Context, dst []int, src []reading) ([]int, error) {
+	if w.apply == nil || ctx.Err() != nil {
+		return w.delta.Apply(ctx, dst, src)
+	}
+	return w.apply(w, dst, src)
+}
+
+func (w *wrap) Tick(ctx context.Context, dst []int, now time.Time) ([]int, error) {
+	if w.tick == nil {
+		return w.delta.Tick(ctx, dst, now)
+	}
+	return w.tick(w, dst, now)
+}
+
+func (w *wrap) Fork() kemi.Transform[reading, int] {
+	if w.fork != nil {
+		return w.fork(w)
+	}
+	return &wrap{delta: w.delta.Fork().(*delta), apply: w.apply, tick: w.tick, hours: w.hours}
+}
+
+func (w *wrap) Horizon() time.Duration {
+	return w.delta.Horizon() + time.Duration(w.hours*float64(time.Hour))
+}
+
+// shared is a transform without forks.
+type shared func(ctx context.Context, dst []int, src []reading) ([]int, error)
+
+func (s shared) Apply(ctx context.Context, dst []int, src []reading) ([]int, error) {
+	return s(ctx, dst, src)
+}
+
+func TestBreaches(t *testing.T) {
+	ctx := context.Background()
+	type made = func(d *delta) kemi.Transform[reading, int]
+	apply := func(fn func(w *wrap, dst []int, src []reading) ([]int, error)) made {
+		return func(d *delta) kemi.Transform[reading, int] { return &wrap{delta: d, apply: fn} }
+	}
+	runs := 0
+	for _, breach := range []struct {
+		name  string
+		check string // that must fail
+		says  string
+		made  made
+	}{
+		{"counts its runs", "gives the same for the same", "are others", apply(func(w *wrap, dst []int, src []reading) ([]int, error) {
+			runs++
+			return append(dst, runs), nil
+		})},
+		{"starts dst anew", "appends to dst", "fewer", apply(func(w *wrap, dst []int, src []reading) ([]int, error) {
+			return w.delta.Apply(ctx, dst[:0], src)
+		})},
+		{"turns round what it appends to", "appends to dst", "has changed", apply(func(w *wrap, dst []int, src []reading) ([]int, error) {
+			dst, err := w.delta.Apply(ctx, dst, src)
+			slices.Reverse(dst)
+			return dst, err
+		})},
+		{"starts dst anew on a tick", "appends to dst", "fewer", func(d *delta) kemi.Transform[reading, int] {
+			return &wrap{delta: d, tick: func(_ *wrap, dst []int, _ time.Time) ([]int, error) { return dst[:0], nil }}
+		}},
+		{"gives one more when there is no room", "appends to dst", "are others", apply(func(w *wrap, dst []int, src []reading) ([]int, error) {
+			if len(dst) == cap(dst) {
+				dst = append(dst, 0)
+			}
+			return w.delta.Apply(ctx, dst, src)
+		})},
+		{"keeps src", "keeps no slice", "are others", apply(func(w *wrap, dst []int, src []reading) ([]int, error) {
+			dst, err := w.delta.Apply(ctx, dst, w.src) // one batch late
+			w.src = src
+			return dst, err
+		})},
+		{"keeps dst", "keeps no slice", "are others", apply(func(w *wrap, dst []int, src []reading) ([]int, error) {
+			dst, err := w.delta.Apply(ctx, append(dst, w.dst...), src)
+			w.dst = dst[max(0, len(dst)-1):]
+			return dst, err
+		})},
+		{"marks its src", "changes no src", "changed record", apply(func(w *wrap, dst []int, src []reading) ([]int, error) {
+			dst, err := w.delta.Apply(ctx, dst, src)
+			src[0].at = 0
+			return dst, err
+		})},
+		{"appends to its src", "changes no src", "around", apply(func(w *wrap, dst []int, src []reading) ([]int, error) {
+			return w.delta.Apply(ctx, dst, append(src, reading{at: 1e6, n: 0})[:len(src)])
+		})},
+		{"gives something for nothing", "takes an empty batch", "are others", apply(func(w *wrap, dst []int, src []reading) ([]int, error) {
+			dst, err := w.delta.Apply(ctx, dst, src)
+			return append(dst, len(src)), err
+		})},
+		{"gives one for each batch", "does not care where batches end", "are others", apply(func(w *wrap, dst []int, src []reading) ([]int, error) {
+			dst, err := w.delta.Apply(ctx, dst, src)
+			return append(dst, len(src)), err
+		})},
+		{"forks into itself", "has independent forks", "are others", func(d *delta) kemi.Transform[reading, int] {
+			return &wrap{delta: d, fork: func(w *wrap) kemi.Transform[reading, int] { return w.delta }}
+		}},
+		{"forks with its state", "has independent forks", "are others", func(d *delta) kemi.Transform[reading, int] {
+			return &wrap{delta: d, fork: func(w *wrap) kemi.Transform[reading, int] {
+				old := *w.delta
+				w.delta.count++
+				return &old
+			}}
+		}},
+		{"cannot be shared", "can be shared", "are others", func(*delta) kemi.Transform[reading, int] {
+			// Beside others it gives nothing.
+			var busy sync.Mutex
+			return shared(func(_ context.Context, dst []int, src []reading) ([]int, error) {
+				if !busy.TryLock() {
+					return dst, nil
+				}
+				defer busy.Unlock()
+				time.Sleep(time.Millisecond)
+				return append(dst, len(src)), nil
+			})
+		}},
+		{"panics on a tick without input", "ticks without input", "panic", func(d *delta) kemi.Transform[reading, int] {
+			return &wrap{delta: d, tick: func(w *wrap, dst []int, _ time.Time) ([]int, error) {
+				if !w.seen {
+					panic("no input")
+				}
+				return dst, nil
+			}}
+		}},
+		{"fails halfway", "leaves no trace of a plain error", "are others", apply(func(w *wrap, dst []int, src []reading) ([]int, error) {
+			if *w.fault {
+				w.count++
+			}
+			return w.delta.Apply(ctx, dst, src)
+		})},
+		{"refuses for good what it has no time for", "leaves no trace of a plain error", "for good", apply(func(w *wrap, dst []int, src []reading) ([]int, error) {
+			dst, err := w.delta.Apply(ctx, dst, src)
+			return dst, kemi.Permanent(err)
+		})},
+		{"drops what it has no time for", "leaves no trace of a plain error", "are others", apply(func(w *wrap, dst []int, src []reading) ([]int, error) {
+			dst, err := w.delta.Apply(ctx, dst, src)
+			if err != nil {
+				err = kemi.Partial(src, kemi.Failure{Err: err})
+			}
+			return dst, err
+		})},
+		{"hides its failure", "leaves no trace of a plain error", "did not fail", apply(func(w *wrap, dst []int, src []reading) ([]int, error) {
+			dst, _ = w.delta.Apply(ctx, dst, src)
+			return dst, nil
+		})},
+		{"drops bad records", "names the bad records", "gave no error", apply(func(w *wrap, dst []int, src []reading) ([]int, error) {
+			dst, _ = w.delta.Apply(ctx, dst, src)
+			return dst, nil
+		})},
+		{"names them in another slice", "names the bad records", "very src", apply(func(w *wrap, dst []int, src []reading) ([]int, error) {
+			return w.delta.Apply(ctx, dst, slices.Clone(src))
+		})},
+		{"names one of them", "names the bad records", "not named", apply(func(w *wrap, dst []int, src []reading) ([]int, error) {
+			dst, err := w.delta.Apply(ctx, dst, src)
+			failed, _ := kemi.Failures(err, src)
+			return dst, kemi.Partial(src, failed[:min(len(failed), 1)]...)
+		})},
+		{"needs more than its horizon", "needs no more than its horizon", "are others", func(d *delta) kemi.Transform[reading, int] {
+			sum := 0
+			var w *wrap
+			w = &wrap{delta: d, apply: func(_ *wrap, dst []int, src []reading) ([]int, error) {
+				sum += len(src)
+				return append(dst, sum), nil
+			}, fork: func(*wrap) kemi.Transform[reading, int] { return w }}
+			return w
+		}},
+		{"has a horizon in the future", "needs no more than its horizon", "Horizon is", func(d *delta) kemi.Transform[reading, int] {
+			return &wrap{delta: d, hours: -1}
+		}},
+		{"fails", "gives the same for the same", "kemi.Partial", apply(func(*wrap, []int, []reading) ([]int, error) {
+			return nil, errors.New("oh")
+		})},
+		{"gives nothing", "gives the same for the same", "nothing can be checked", func(*delta) kemi.Transform[reading, int] {
+			return shared(func(_ context.Context, dst []int, _ []reading) ([]int, error) { return dst, nil })
+		}},
+	} {
+		t.Run(breach.name, func(t *testing.T) {
+			var found bool
+			for _, c := range checks[reading, int]() {
+				if c.name != breach.check {
+					continue
+				}
+				found = true
+				failed := conform.Failures(t, func(tb testing.TB) {
+					c.run(tb, func(testing.TB) Harness[reading, int] { return harness(breach.made) })
+				})
+				if !strings.Contains(strings.Join(failed, "\n"), breach.says) {
+					t.Errorf("%q says %q, want something with %q", c.name, failed, breach.says)
+				}
+			}
+			if !found {
+				t.Fatalf("there is no check %q", breach.check)
+			}
+		})
+	}
+}
