@@ -101,10 +101,9 @@ type Rates struct {
 	*settings
 	totals *totals
 
-	hosts   map[string]*host
-	defs    map[defKey]*def
-	age     age
-	entries int // series and references of all hosts
+	hosts map[string]*host
+	defs  map[defKey]*def
+	age   age
 }
 
 // settings are read-only and shared by all forks.
@@ -227,9 +226,6 @@ func (r *Rates) look(h *host, m *kemi.Metric, t int64) {
 		if m.Name == name {
 			k := key{name, m.Labels}
 			old, ok := h.references[k]
-			if !ok {
-				r.entries++
-			}
 			if !ok || t > old.t || old.t-t > r.gap {
 				if h.references == nil {
 					h.references = map[key]reference{}
@@ -255,9 +251,6 @@ func (r *Rates) rate(dst []kemi.Metric, h *host, m *kemi.Metric, t int64, up flo
 	k := key{m.Name, m.Labels}
 	s := h.series[k]
 	if s == nil || s.def.kind != m.Kind {
-		if s == nil {
-			r.entries++
-		}
 		if h.series == nil {
 			h.series = map[key]*series{}
 		}

@@ -61,7 +61,7 @@ func (r *Rates) def(m *kemi.Metric) *def {
 //
 // One host with a wrong clock, or one that sends what it has kept for a day, must
 // not make the lane forget the others. So now follows small steps only, and a
-// larger one just if nothing but such comes, for longer than any poll takes.
+// larger one if nothing but such has come for long.
 type age struct {
 	set    bool
 	now    int64
@@ -70,21 +70,22 @@ type age struct {
 	strays int   // records since now was moved that are far from it
 }
 
-// expire forgets what is too old to be compared with anything.
+const manyStrays = 100_000
+
+// expire forgets what is too old to be compared with anything, be it with a reading
+// that comes late by MaxGap.
 func (r *Rates) expire(h *host, t int64, records int) {
 	h.round = r.age.round
 	if since := t - h.swept; since > r.gap || since < -r.gap {
 		h.swept = t
 		for k, s := range h.series {
-			if t-s.t > r.gap {
+			if t-s.t > 2*r.gap {
 				delete(h.series, k)
-				r.entries--
 			}
 		}
 		for k, ref := range h.references {
-			if t-ref.t > r.gap {
+			if t-ref.t > 2*r.gap {
 				delete(h.references, k)
-				r.entries--
 			}
 		}
 	}
@@ -94,7 +95,7 @@ func (r *Rates) expire(h *host, t int64, records int) {
 	case !a.set:
 		*a = age{set: true, now: t, began: t}
 	case ahead > r.gap || ahead < -r.gap:
-		if a.strays += records; a.strays > 1000+2*r.entries {
+		if a.strays += records; a.strays > manyStrays {
 			a.now, a.strays = t, 0
 		}
 	case ahead > 0:
@@ -105,10 +106,9 @@ func (r *Rates) expire(h *host, t int64, records int) {
 	}
 	a.began = a.now
 	a.round++
-	// A host that was heard in the round before this one may still be in time.
+	// A host that was heard in the two rounds before this one may still be in time.
 	for name, h := range r.hosts {
-		if h.round < a.round-1 {
-			r.entries -= len(h.series) + len(h.references)
+		if h.round < a.round-2 {
 			delete(r.hosts, name)
 		}
 	}
