@@ -1,0 +1,22 @@
+//go:build unix
+
+package engine
+
+import (
+	"net"
+	"syscall"
+)
+
+// readBuffer returns the size of the receive buffer that the kernel granted, 0 if it
+// does not say.
+func readBuffer(c *net.UDPConn) int {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	n := 0
+	_ = raw.Control(func(fd uintptr) {
+		n, _ = syscall.GetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF)
+	})
+	return max(n, 0)
+}
