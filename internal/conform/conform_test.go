@@ -3,6 +3,7 @@ package conform
 import (
 	"fmt"
 	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -63,5 +64,18 @@ func TestFailures(t *testing.T) {
 	}
 	if got := Failures(t, func(tb testing.TB) { tb.Skip("nothing") }); got != nil {
 		t.Errorf("a skip gave %q", got)
+	}
+}
+
+func TestLeaked(t *testing.T) {
+	before := Goroutines()
+	stop := make(chan struct{})
+	go func() { <-stop }()
+	if got := Leaked(before, 10*time.Millisecond); !strings.Contains(got, "TestLeaked") {
+		t.Errorf("got %q", got)
+	}
+	close(stop)
+	if got := Leaked(before, Patience); got != "" {
+		t.Errorf("got %q", got)
 	}
 }

@@ -38,18 +38,39 @@ func Try(fn func()) (panicked string) {
 	return ""
 }
 
-// Goroutines waits until no more goroutines run than before, and returns the stacks
-// of all if that does not come about. Those that end by themselves, such as a
-// server's idle connections, get the time to.
-func Goroutines(before int, patience time.Duration) (stacks string) {
-	for end := time.Now().Add(patience); runtime.NumGoroutine() > before; {
-		if time.Now().After(end) {
-			buf := make([]byte, 1<<20)
-			return string(buf[:runtime.Stack(buf, true)])
-		}
-		time.Sleep(time.Millisecond)
+// Goroutines returns the stacks of all goroutines but those of the package testing,
+// by number.
+func Goroutines() map[string]string {
+	buf := make([]byte, 1<<16)
+	n := runtime.Stack(buf, true)
+	for n == len(buf) {
+		buf = make([]byte, 2*len(buf))
+		n = runtime.Stack(buf, true)
 	}
-	return ""
+	all := map[string]string{}
+	for stack := range strings.SplitSeq(string(buf[:n]), "\n\n") {
+		if number, _, ok := strings.Cut(strings.TrimPrefix(stack, "goroutine "), " "); ok && !strings.Contains(stack, "created by testing.") {
+			all[number] = stack
+		}
+	}
+	return all
+}
+
+// Leaked waits until there are no goroutines but those of before, and returns the
+// stacks of the others if that does not come about. One that ends by itself, such
+// as that of a closed connection, gets the time to.
+func Leaked(before map[string]string, patience time.Duration) string {
+	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		var left []string
+		for number, stack := range Goroutines() {
+			if _, old := before[number]; !old {
+				left = append(left, stack)
+			}
+		}
+		if len(left) == 0 || time.Now().After(end) {
+			return strings.Join(left, "\n\n")
+		}
+	}
 }
 
 // Failures runs fn with a TB of its own and returns what fn reported as failed. It
