@@ -77,11 +77,15 @@ func sameMatchers(a, b []*labels.Matcher) bool {
 	})
 }
 
+func newWant(n need) *want {
+	return &want{sets: [][]*labels.Matcher{n.matchers}, back: n.back}
+}
+
 // newPlan joins needs.
 func newPlan(needs []need) *plan {
 	p := &plan{names: map[string]*want{}}
 	for _, n := range needs {
-		w := &want{sets: [][]*labels.Matcher{n.matchers}, back: n.back}
+		w := newWant(n)
 		if n.name == "" {
 			p.loose = append(p.loose, w)
 		} else {

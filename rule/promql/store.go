@@ -31,7 +31,7 @@ import (
 // Tick take turns there.
 type store struct {
 	maxSeries int
-	lookback  millis                 // of instant selectors
+	lookback  millis               // of instant selectors
 	limit     func(keep int64) int // samples that a series may hold, given its retention
 
 	index  atomic.Pointer[index] // replaced as a whole by a new plan
@@ -46,6 +46,9 @@ type store struct {
 
 	seen, missed, late, replaced, displaced, clamped, refused, invalid atomic.Uint64
 }
+
+// never is before every time, and can be subtracted from.
+const never = millis(math.MinInt64 / 2)
 
 // index finds a metric by name. It is immutable but for the cache.
 type index struct {
@@ -82,9 +85,9 @@ type series struct {
 
 func newStore(maxSeries int, lookback, ahead millis, limit func(keep millis) int) *store {
 	s := &store{maxSeries: maxSeries, lookback: lookback, ahead: ahead, limit: limit}
-	s.base.Store(math.MinInt64 / 2)
+	s.base.Store(never)
 	s.oldest.Store(math.MaxInt64)
-	s.newest.Store(math.MinInt64)
+	s.newest.Store(never)
 	s.index.Store(&index{})
 	return s
 }
@@ -243,7 +246,7 @@ func (s *store) ingest(batch []kemi.Metric) {
 	if now != 0 {
 		limit = now + s.ahead
 	}
-	newest, oldest := int64(math.MinInt64), int64(math.MaxInt64)
+	newest, oldest := never, millis(math.MaxInt64)
 	var missed, clamped, invalid uint64
 	for i := range batch {
 		x := &batch[i]
@@ -426,7 +429,7 @@ func (m *metric) merge() []*series {
 func (s *store) begin(now int64) {
 	limit := now + s.ahead
 	if s.newest.Load() > limit {
-		newest := int64(math.MinInt64)
+		newest := never
 		for _, m := range s.metrics(s.index.Load()) {
 			m.mu.Lock()
 			for _, x := range m.merge() {

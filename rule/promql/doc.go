@@ -1,0 +1,63 @@
+// Package promql judges metrics by the rules of Prometheus.
+//
+// [New] reads Prometheus rule files and gives a kemi.Rule to put between a topic of
+// metrics and a topic of alerts:
+//
+//	rules, err := promql.New(promql.Config{Files: []string{"rules/*.yml"}})
+//	...
+//	kemi.Pipe("metric rules", metrics.All("rules"), rules, alerts)
+//
+// Expressions run on Prometheus' own engine, so they mean what they mean there. The
+// data does not come from a database: the package holds in memory the series that
+// some rule selects, for as long as some rule looks back, and drops all other
+// metrics after one look-up. Rules look at many hosts at once, so they read the
+// whole topic (All, not Group).
+//
+// # Time
+//
+// A group with an interval of 15 s is evaluated at every multiple of 15 s of event
+// time: when the newest metric, less [Config].Delay, has passed it. When metrics stop
+// coming, it is evaluated [Config].MaxDelay after its time by the clock of the ticks,
+// so that absence is noticed. No clock is read: the same metrics and the same ticks
+// give the same alerts, in whatever order the batches between two ticks come.
+//
+// A metric from the future (a bad clock) does not move time: it counts as of the last
+// tick, and is counted. A metric that is late is put where it belongs, and is seen by
+// the evaluations to come. Rules that fell behind evaluate what they missed, up to
+// [Config].MaxCatchUp evaluations, and skip and count the rest.
+//
+// # Rule files
+//
+// They are those of Prometheus: groups with name, interval, limit, query_offset and
+// labels; rules with alert or record, expr, for, keep_firing_for, labels and
+// annotations, the last two as Go templates with $labels, $value, $externalLabels,
+// $externalURL and Prometheus' functions. What differs:
+//
+//   - An unknown key, an empty file and a second YAML document are errors, with file
+//     and line. So are a label that depends on the value, an @ with a fixed time, a
+//     look-back beyond Config.MaxLookback, and a query in a template whose metric is
+//     not known when the file is read.
+//   - Two alerts with the same name and the same labels in one group are refused:
+//     they could not be told apart.
+//   - limit keeps the alerts and series that are there, lets new ones in up to the
+//     limit and reports the rest as an error of the rule. Prometheus clears them all.
+//   - Intervals start at the epoch, not at a time of the group's own.
+//   - A rule with sql instead of expr is one of rule/sql and passed over.
+//
+// What recording rules compute, and the series ALERTS and ALERTS_FOR_STATE, are
+// written into the store and seen by later rules of the same evaluation.
+//
+// # Alerts
+//
+// An alert is told when it begins to fire and when it is resolved, once each. Pending
+// ones are not told; [Rules.Active] shows them. An alert is identified by its labels,
+// alertname among them. StartsAt is when it began to fire, as in Alertmanager.
+//
+// # Reload
+//
+// [Rules.Watch] looks at the content of the files and reloads what has changed. A
+// file that does not pass stays as it was, and the error says file, line and reason.
+// A rule of the same group, name and labels keeps its alerts; the alerts of a rule
+// that is gone are resolved. Series keep their samples as long as some rule selects
+// them.
+package promql
