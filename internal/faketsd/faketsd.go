@@ -55,6 +55,7 @@ type Config struct {
 	FixDuplicates     bool                   // tsd.storage.fix_duplicates
 	FlushInterval     time.Duration          // hbase.rpcs.buffered_flush_interval; 0: 1 s
 	Header            func(http.Header) bool // a proxy in front: false is a 401
+	Retain            time.Duration          // how long points are kept; 0: for ever, as the real one does
 }
 
 // Server is a running server. Its methods may be called from any goroutine.
@@ -94,6 +95,7 @@ func Start(cfg Config) (*Server, error) {
 	}
 	s := &Server{cfg: cfg, addr: "127.0.0.1:0"}
 	s.store.init()
+	s.store.retain = cfg.Retain
 	if err := s.Restart(); err != nil {
 		return nil, err
 	}

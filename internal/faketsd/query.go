@@ -17,7 +17,8 @@ type series struct {
 }
 
 // query answers GET /api/query?start=S&end=E&m=none:metric{tag=value,…}. Times are
-// Unix seconds or milliseconds; ms=true gives the answer in milliseconds.
+// Unix seconds or milliseconds, or such as 5m-ago; ms=true gives the answer in
+// milliseconds.
 func (s *Server) query(w http.ResponseWriter, r *http.Request, free func()) {
 	s.mu.Lock()
 	down := s.store.down
@@ -35,10 +36,11 @@ func (s *Server) query(w http.ResponseWriter, r *http.Request, free func()) {
 		s.refuse(w, r, http.StatusBadRequest, "Missing parameter <code>start</code>", "")
 		return
 	}
-	start, err := strconv.ParseInt(q.Get("start"), 10, 64)
-	end := time.Now().UnixMilli()
+	now := time.Now()
+	start, err := parseTime(q.Get("start"), now)
+	end := now.UnixMilli()
 	if err == nil && q.Has("end") {
-		end, err = strconv.ParseInt(q.Get("end"), 10, 64)
+		end, err = parseTime(q.Get("end"), now)
 	}
 	if err != nil {
 		s.refuse(w, r, http.StatusBadRequest, "Unable to parse time", "")
@@ -104,6 +106,14 @@ func (s *Server) find(metric string, want map[string]string, start, end int64, m
 		o.Dps[strconv.FormatInt(key, 10)] = json.RawMessage(strings.TrimPrefix(p.Value, "+"))
 	}
 	return http.StatusOK, out
+}
+
+func parseTime(s string, now time.Time) (int64, error) {
+	if ago, ok := strings.CutSuffix(s, "-ago"); ok {
+		d, err := time.ParseDuration(ago)
+		return now.Add(-d).Unix(), err
+	}
+	return strconv.ParseInt(s, 10, 64)
 }
 
 func matches(tags, want map[string]string) bool {

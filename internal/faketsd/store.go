@@ -18,6 +18,9 @@ type store struct {
 	queue []*write
 	timer *time.Timer
 	down  chan struct{} // closed when HBase is back; nil: it is there
+
+	retain time.Duration // 0: for ever
+	newest int64         // ms
 }
 
 // place is one second of one series.
@@ -197,6 +200,24 @@ func (st *store) put(p Point) {
 		}
 	}
 	row[at.at] = append(cells, p)
+	st.newest = max(st.newest, at.at)
+	st.forget()
+}
+
+// forget drops the oldest arrivals that are beyond the retention.
+func (st *store) forget() {
+	if st.retain == 0 {
+		return
+	}
+	oldest := st.newest - st.retain.Milliseconds()
+	for len(st.order) > 0 && st.order[0].at < oldest {
+		gone := st.order[0]
+		st.order = st.order[1:]
+		delete(st.rows[gone.series], gone.at)
+		if len(st.rows[gone.series]) == 0 {
+			delete(st.rows, gone.series)
+		}
+	}
 }
 
 func milliseconds(t int64) int64 {
