@@ -56,6 +56,7 @@ func New[In, Out any](s *Spec[In, Out]) Flow {
 		Spec:    s,
 		journal: &journal{log: zap.NewNop(), said: map[string]line{}},
 		first:   cmp.Or(s.Via, s.To),
+		epoch:   time.Now(),
 		workers: map[*worker[In, Out]]struct{}{},
 		lanes:   map[*lane[In, Out]]struct{}{},
 	}
@@ -85,7 +86,6 @@ func (f *flow[In, Out]) start(e *env) error {
 	}
 	f.env = e
 	f.log = e.Logger.With(zap.String("flow", f.Spec.Name))
-	f.epoch = time.Now()
 	if e.Bury != nil {
 		f.letters = &outlet[Letter]{
 			stage: "the dead letters", failed: "the dead letters failed", write: e.Bury, column: dead,
