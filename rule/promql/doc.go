@@ -21,7 +21,7 @@
 // so that absence is noticed. No clock is read: the same metrics and the same ticks
 // give the same alerts, in whatever order the batches between two ticks come.
 //
-// A metric from the future (a bad clock) does not move time: it counts as of the last
+// A metric from the future (a bad clock) does not move time: it counts as of the next
 // tick, and is counted. A metric that is late is put where it belongs, and is seen by
 // the evaluations to come. Rules that fell behind evaluate what they missed, up to
 // [Config].MaxCatchUp evaluations, and skip and count the rest.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"net/url"
 	"sync"
 	"sync/atomic"
@@ -46,8 +47,8 @@ type Config struct {
 	Delay time.Duration
 	// MaxDelay is how long an evaluation waits when no metric comes. Default: 15 s.
 	MaxDelay time.Duration
-	// MaxAhead is how far beyond the last tick the time of a metric may lie. Default:
-	// 1 min.
+	// MaxAhead is how far beyond the tick after it the time of a metric may lie.
+	// Default: 1 min.
 	MaxAhead time.Duration
 	// MaxCatchUp is how many evaluations a group that fell behind makes up for.
 	// Default: 240.
@@ -205,17 +206,16 @@ func (r *Rules) Tick(ctx context.Context, dst []kemi.Alert, now time.Time) ([]ke
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	t := max(now.UnixMilli(), r.store.now.Load())
-	if !r.started {
-		r.store.begin(t)
-	}
-	r.store.now.Store(t)
+	r.store.tick(t)
 	return r.step(ctx, dst, r.due(t)), nil
 }
 
-// Finish evaluates what the metrics have reached, without a delay: no more come.
+// Finish evaluates what the metrics have reached, without a delay: no more come. The
+// times of metrics that came after the last tick are taken at their word.
 func (r *Rules) Finish(ctx context.Context, dst []kemi.Alert) ([]kemi.Alert, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.store.settle(math.MaxInt64, 0)
 	return r.step(ctx, dst, r.store.newest.Load()), nil
 }
 

@@ -40,9 +40,12 @@ type store struct {
 
 	base   atomic.Int64 // the next evaluation: retention counts back from here
 	now    atomic.Int64 // of the last tick; 0 before the first
-	ahead  int64        // how far a metric may be in the future of the last tick
+	ahead  millis       // how far a metric may be in the future of a tick
 	newest atomic.Int64 // time of the newest metric seen that was not in the future
 	oldest atomic.Int64 // time of the oldest; MaxInt64: none
+
+	asideMu sync.Mutex
+	aside   []*series // with samples that were ahead of the last tick when they came
 
 	seen, missed, late, replaced, displaced, clamped, refused, invalid atomic.Uint64
 }
@@ -81,6 +84,7 @@ type series struct {
 	metric *metric
 	labels labels.Labels
 	ring   ring
+	aside  bool // in store.aside
 }
 
 func newStore(maxSeries int, lookback, ahead millis, limit func(keep millis) int) *store {
@@ -241,25 +245,17 @@ func (s *store) sweep() {
 // ingest takes in metrics. It never fails: what cannot be used is counted.
 func (s *store) ingest(batch []kemi.Metric) {
 	ix := s.index.Load()
-	now := s.now.Load()
-	limit := int64(math.MaxInt64)
-	if now != 0 {
-		limit = now + s.ahead
-	}
+	limit := s.now.Load() + s.ahead
 	newest, oldest := never, millis(math.MaxInt64)
-	var missed, clamped, invalid uint64
+	var missed, invalid uint64
 	for i := range batch {
 		x := &batch[i]
 		t := x.Time.UnixMilli()
-		switch {
-		case t <= 0 || x.Name == "":
+		if t <= 0 || x.Name == "" {
 			invalid++
 			continue
-		case t > limit:
-			// A clock that is ahead: the value counts, as of now, its time does not.
-			clamped++
-			t = now
-		default:
+		}
+		if t <= limit {
 			newest, oldest = max(newest, t), min(oldest, t)
 		}
 		m := s.find(ix, x.Name)
@@ -267,13 +263,10 @@ func (s *store) ingest(batch []kemi.Metric) {
 			missed++
 			continue
 		}
-		s.append(m, x.Labels, sample{t, x.Float()})
+		s.append(m, x.Labels, sample{t, x.Float()}, t > limit)
 	}
 	s.seen.Add(uint64(len(batch)))
 	s.missed.Add(missed)
-	if clamped > 0 {
-		s.clamped.Add(clamped)
-	}
 	if invalid > 0 {
 		s.invalid.Add(invalid)
 	}
@@ -298,8 +291,9 @@ func lower(a *atomic.Int64, v int64) {
 }
 
 // append puts a sample into the series of a label set, which it makes if some rule
-// selects it.
-func (s *store) append(m *metric, key kemi.Labels, v sample) {
+// selects it. One that may be from the future has the series put aside for the next
+// tick.
+func (s *store) append(m *metric, key kemi.Labels, v sample, ahead bool) {
 	m.mu.Lock()
 	x := m.byKey[key]
 	if x == nil {
@@ -315,6 +309,12 @@ func (s *store) append(m *metric, key kemi.Labels, v sample) {
 		m.byKey[key] = x
 	}
 	f := s.put(x, v, extra{})
+	if ahead && !x.aside {
+		x.aside = true
+		s.asideMu.Lock()
+		s.aside = append(s.aside, x)
+		s.asideMu.Unlock()
+	}
 	m.mu.Unlock()
 	s.count(f)
 }
@@ -424,32 +424,47 @@ func (m *metric) merge() []*series {
 	return m.sorted
 }
 
-// begin is called at the first tick, when it is first known what time it is.
-// Samples from beyond now are dropped, and do not count as the newest.
-func (s *store) begin(now int64) {
-	limit := now + s.ahead
-	if s.newest.Load() > limit {
-		newest := never
-		for _, m := range s.metrics(s.index.Load()) {
-			m.mu.Lock()
-			for _, x := range m.merge() {
-				r := &x.ring
-				for r.n > 0 && r.last() > limit {
-					r.n--
-					s.clamped.Add(1)
-				}
-				if r.n > 0 {
-					newest = max(newest, r.last())
-				}
-			}
-			m.mu.Unlock()
-		}
-		s.newest.Store(newest)
-	}
-	if s.oldest.Load() > limit {
-		s.oldest.Store(math.MaxInt64)
-	}
+// tick says what time it is, and settles the samples that were put aside: only now
+// is it known which of them are from the future. Of those of one series the last
+// value is kept, as of now.
+//
+// Judging them as they come, by the tick before, would be wrong when ticks were
+// held up for a while and metrics were not.
+func (s *store) tick(now millis) {
 	s.now.Store(now)
+	s.settle(now+s.ahead, now)
+}
+
+// settle takes the samples put aside as they are up to limit, and beyond it as of now.
+func (s *store) settle(limit, now millis) {
+	s.asideMu.Lock()
+	aside := s.aside
+	s.aside = nil
+	s.asideMu.Unlock()
+	for _, x := range aside {
+		x.metric.mu.Lock()
+		x.aside = false
+		r := &x.ring
+		var last sample
+		var e extra
+		n := r.n
+		for r.n > 0 && r.last() > limit {
+			if r.n == n {
+				last, e = r.at(r.n-1), r.extra(r.n-1)
+			}
+			r.n--
+		}
+		if r.n > 0 {
+			raise(&s.newest, r.last())
+			lower(&s.oldest, r.at(0).t)
+		}
+		if n > r.n {
+			s.clamped.Add(uint64(n - r.n))
+			last.t = now
+			s.put(x, last, e)
+		}
+		x.metric.mu.Unlock()
+	}
 }
 
 // ---- queries ----------------------------------------------------------------
