@@ -77,8 +77,6 @@ func (m *Machine) View() *View {
 	defer m.mu.Unlock()
 	now := time.Now()
 	if m.view == nil || now.Sub(m.taken) >= time.Second {
-		// The memory of what a machine has is bounded: a row that is gone leaves its number behind,
-		// so that it comes back under the same one.
 		m.view, m.taken = NewView(m.read(now)), now
 	}
 	return m.view

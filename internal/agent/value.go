@@ -51,15 +51,15 @@ func TimeTicks(n uint32) Value { return number(tagTimeTicks, int64(n)) }
 func Counter64(n uint64) Value { return Value{appendUint(nil, tagCounter64, n)} }
 
 // String returns an OCTET STRING.
-func String(s string) Value { return Value{appendString(nil, tagString, s)} }
+func String(s string) Value { return Value{element(tagString, s)} }
 
 // Opaque returns an Opaque (RFC 2578, 7.1.9) with these bytes.
-func Opaque(s string) Value { return Value{appendString(nil, tagOpaque, s)} }
+func Opaque(s string) Value { return Value{element(tagOpaque, s)} }
 
 // IPAddress returns an IpAddress; a must be IPv4.
 func IPAddress(a netip.Addr) Value {
 	b := a.As4()
-	return Value{appendString(nil, tagIPAddress, string(b[:]))}
+	return Value{element(tagIPAddress, string(b[:]))}
 }
 
 // ObjectID returns an OBJECT IDENTIFIER. It panics if s is none.
@@ -72,7 +72,7 @@ func ObjectID(s string) Value {
 }
 
 // Raw returns a value of any type, as it stands on the wire: for tests of readers.
-func Raw(tag byte, content []byte) Value { return Value{appendString(nil, tag, string(content))} }
+func Raw(tag byte, content []byte) Value { return Value{element(tag, string(content))} }
 
 // parseOID reads dotted numbers, with or without a leading dot.
 func parseOID(s string) ([]uint32, error) {
@@ -155,8 +155,8 @@ func appendUint(b []byte, tag byte, n uint64) []byte {
 	return b
 }
 
-func appendString(b []byte, tag byte, s string) []byte {
-	return append(appendLength(append(b, tag), len(s)), s...)
+func element(tag byte, content string) []byte {
+	return append(appendLength([]byte{tag}, len(content)), content...)
 }
 
 func appendOID(b []byte, oid []uint32) []byte {
