@@ -148,6 +148,7 @@ func (l *lane) start(j *kemi.Job, b *batch) (*poll, error) {
 	q := newPoll(p, h, *j, pl, sec, l, now)
 
 	if !p.begin() {
+		p.count.aborted.Add(1)
 		return nil, errClosed
 	}
 	h.mu.Lock()

@@ -27,9 +27,12 @@ func Linux() Profile {
 	counter := func(name string, oid string, labels ...kemi.Label) Scalar {
 		return Scalar{Name: name, OIDs: []string{oid}, Kind: kemi.KindCounter32, Labels: labels}
 	}
-	cpu := func(mode, n string) Scalar {
-		return counter("cpu_ticks", ucd+"11."+n+".0", kemi.Label{Name: "mode", Value: mode})
+	kernel := func(name, n string, labels ...kemi.Label) Scalar {
+		s := counter(name, ucd+"11."+n+".0", labels...)
+		s.Needs = ucd + "11.53.0" // idle ticks are only 0 just after the agent has started
+		return s
 	}
+	cpu := func(mode, n string) Scalar { return kernel("cpu_ticks", n, kemi.Label{Name: "mode", Value: mode}) }
 	const kB = 1024
 	return Profile{
 		Name: "linux",
@@ -45,10 +48,10 @@ func Linux() Profile {
 			cpu("user", "50"), cpu("nice", "51"), cpu("system", "52"), cpu("idle", "53"),
 			cpu("iowait", "54"), cpu("irq", "56"), cpu("softirq", "61"), cpu("steal", "64"),
 			gauge("cpu_count", 0, ucd+"11.67.0"),
-			counter("interrupts", ucd+"11.59.0"),
-			counter("context_switches", ucd+"11.60.0"),
-			counter("swap_in_pages", ucd+"11.62.0"),
-			counter("swap_out_pages", ucd+"11.63.0"),
+			kernel("interrupts", "59"),
+			kernel("context_switches", "60"),
+			kernel("swap_in_pages", "62"),
+			kernel("swap_out_pages", "63"),
 			gauge("load1", 0.01, ucd+"10.1.5.1"),
 			gauge("load5", 0.01, ucd+"10.1.5.2"),
 			gauge("load15", 0.01, ucd+"10.1.5.3"),

@@ -32,6 +32,10 @@ type Scalar struct {
 	// the agent has.
 	OIDs  []string
 	Scale float64 // what a gauge is multiplied by; 0: 1
+	// Needs, if not empty, is the OID of an object without which, or with 0 in it, there is
+	// no metric: net-snmp sends zeros for what it has not measured yet, and a counter that
+	// jumps from 0 to where it stands makes a false peak.
+	Needs string
 	// Gauge, if set, makes the number of all the OIDs instead; ok is false if there is
 	// none. It is called with a value for each OID, absent ones among them.
 	Gauge func(v []Value) (x float64, ok bool)
@@ -112,7 +116,8 @@ type plan struct {
 
 type scalarPlan struct {
 	Scalar
-	from []int // of oids
+	from  []int // of oids
+	needs int   // of oids; -1: nothing
 }
 
 type tablePlan struct {
@@ -135,7 +140,10 @@ func newPlan(profiles []Profile) *plan {
 	}
 	for _, f := range profiles {
 		for _, s := range f.Scalars {
-			sp := scalarPlan{Scalar: s}
+			sp := scalarPlan{Scalar: s, needs: -1}
+			if s.Needs != "" {
+				sp.needs = ask(s.Needs)
+			}
 			for _, oid := range s.OIDs {
 				sp.from = append(sp.from, ask(oid))
 			}
@@ -184,6 +192,9 @@ func checkProfile(f Profile) error {
 		}
 		if s.Kind.IsCounter() && (s.Gauge != nil || s.Scale != 0) {
 			return fail("%s: a counter is taken as it is: no Gauge, no Scale", s.Name)
+		}
+		if s.Needs != "" && !isOID(s.Needs) {
+			return fail("%s: %q is no OID in numbers", s.Name, s.Needs)
 		}
 		for _, oid := range s.OIDs {
 			if !isOID(oid) {
@@ -253,6 +264,9 @@ func (p *plan) metrics(dst []kemi.Metric, values []Value, labels []kemi.Labels, 
 	var buf [16]Value
 	for i := range p.scalars {
 		s := &p.scalars[i]
+		if s.needs >= 0 && values[s.needs].Float() == 0 {
+			continue
+		}
 		if s.Gauge != nil {
 			vs := buf[:0]
 			for _, f := range s.from {

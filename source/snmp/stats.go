@@ -12,7 +12,7 @@ type Stats struct {
 	Joined  uint64 // the host was being polled already
 	Up      uint64 // polls with an answer
 	Down    uint64 // polls without
-	Aborted uint64 // ended by Close
+	Aborted uint64 // ended by Close, or begun after it
 	Running int    // polls
 
 	Incomplete uint64 // of Up: something was missing

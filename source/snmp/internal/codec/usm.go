@@ -282,6 +282,11 @@ func (s *Session) Decode(id uint32, msg []byte, now time.Time) (Answer, error) {
 	if err != nil {
 		return Answer{}, err
 	}
+	if p.PDUType != gosnmp.Report && (p.PDUType != gosnmp.GetResponse || flags != s.user.flags()) {
+		// The level of an answer is that of its request (RFC 3412, section 7.2.11). A
+		// request of ours that someone sends back is signed as well.
+		return Answer{}, ErrMismatch
+	}
 	report := reportOf(p)
 	if p.PDUType == gosnmp.Report && report == ReportWindow {
 		// The message is authentic and tells the clock of the engine.
@@ -291,12 +296,8 @@ func (s *Session) Decode(id uint32, msg []byte, now time.Time) (Answer, error) {
 	if flags&gosnmp.AuthNoPriv != 0 && !s.inWindow(h, now) {
 		return Answer{}, ErrWindow
 	}
-	switch {
-	case p.PDUType == gosnmp.Report:
+	if p.PDUType == gosnmp.Report {
 		return Answer{Report: report}, nil
-	case p.PDUType != gosnmp.GetResponse || flags != s.user.flags():
-		// The level of an answer is that of its request (RFC 3412, section 7.2.11).
-		return Answer{}, ErrMismatch
 	}
 	return answer(p)
 }

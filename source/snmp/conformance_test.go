@@ -1,0 +1,77 @@
+package snmp_test
+
+import (
+	"context"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/kemi-go/kemi"
+	"github.com/kemi-go/kemi/source/snmp"
+	"github.com/kemi-go/kemi/transform/transformtest"
+)
+
+// steady is a poller whose results depend on the jobs alone: the suite wants the same
+// for the same, and neither time nor the order in which hosts answer is.
+type steady struct {
+	t kemi.Transform[kemi.Job, kemi.Metric]
+}
+
+func (s steady) Fork() kemi.Transform[kemi.Job, kemi.Metric] {
+	return steady{s.t.(kemi.Forker[kemi.Job, kemi.Metric]).Fork()}
+}
+
+func (s steady) Apply(ctx context.Context, dst []kemi.Metric, src []kemi.Job) ([]kemi.Metric, error) {
+	n := len(dst)
+	dst, err := s.t.Apply(ctx, dst, src)
+	return s.settle(dst, n), err
+}
+
+func (s steady) Tick(ctx context.Context, dst []kemi.Metric, now time.Time) ([]kemi.Metric, error) {
+	n := len(dst)
+	dst, err := s.t.(kemi.Ticker[kemi.Metric]).Tick(ctx, dst, now)
+	return s.settle(dst, n), err
+}
+
+func (s steady) settle(ms []kemi.Metric, from int) []kemi.Metric {
+	ms = append(ms[:from], slices.DeleteFunc(ms[from:], func(m kemi.Metric) bool { return len(m.Name) > 5 && m.Name[:5] == "snmp_" })...)
+	for i := range ms[from:] {
+		ms[from+i].Time = time.Time{}
+	}
+	slices.SortFunc(ms[from:], func(a, b kemi.Metric) int {
+		if a.Name != b.Name {
+			if a.Name < b.Name {
+				return -1
+			}
+			return 1
+		}
+		return a.Labels.Compare(b.Labels)
+	})
+	return ms
+}
+
+func TestTransform(t *testing.T) {
+	var batches [][]kemi.Job
+	var agents []*agent
+	for range 6 {
+		agents = append(agents, newAgent(t).linux())
+	}
+	for range 3 {
+		for i := range 3 {
+			var b []kemi.Job
+			for k, a := range agents[2*i : 2*i+2] {
+				b = append(b, kemi.Job{Target: a.addr(), Resource: string(rune('a' + 2*i + k)), Interval: time.Minute})
+			}
+			batches = append(batches, b)
+		}
+	}
+	transformtest.Run(t, func(tb testing.TB) transformtest.Harness[kemi.Job, kemi.Metric] {
+		return transformtest.Harness[kemi.Job, kemi.Metric]{
+			New: func() kemi.Transform[kemi.Job, kemi.Metric] {
+				return steady{newPoller(tb, func(c *snmp.Config) { c.Patience = 10 * time.Second })}
+			},
+			Batches: batches,
+			Bad:     func(i int) kemi.Job { return kemi.Job{Resource: "bad" + string(rune('a'+i%26))} },
+		}
+	})
+}
