@@ -108,16 +108,17 @@ func BenchmarkApply(b *testing.B) {
 				}
 				b.ReportAllocs()
 				records, i := 0, 0
+				var spent time.Duration // without the making of the next poll
 				for b.Loop() {
 					p := polls[i%hosts]
 					i++
-					b.StopTimer()
 					advance(p, time.Minute)
-					b.StartTimer()
+					began := time.Now()
 					dst, _ = via.Apply(context.Background(), dst[:0], p)
+					spent += time.Since(began)
 					records += len(p)
 				}
-				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(records), "ns/record")
+				b.ReportMetric(float64(spent.Nanoseconds())/float64(records), "ns/record")
 			})
 		}
 	}

@@ -12,7 +12,7 @@ import (
 )
 
 func TestConformance(t *testing.T) {
-	polls := walk(rand.New(rand.NewPCG(7, 7)), 60, false)
+	polls := walk(rand.New(rand.NewPCG(7, 7)), 40, false)
 	for _, p := range polls { // NaN differs from itself; the cut batches need uptime and speeds first
 		for i, m := range p {
 			if m.Float() != m.Float() {

@@ -134,3 +134,16 @@ func TestOneRecordFromTheFuture(t *testing.T) {
 	}
 	l.remembered(1, 2000)
 }
+
+func TestNamesAreForgotten(t *testing.T) {
+	l := newLane(t)
+	for i := range 1000 {
+		m := kemi.Counter(fmt.Sprint("request_", i), kemi.LabelsOf("host", "web1"), begin.Add(time.Duration(i)*time.Minute), 1)
+		if _, err := l.Apply(context.Background(), nil, []kemi.Metric{m}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(l.defs) > 10 || l.entries() > 20 {
+		t.Errorf("%d names and %d series are remembered", len(l.defs), l.entries())
+	}
+}

@@ -18,6 +18,12 @@ var (
 	eth0  = kemi.LabelsOf("host", "web1", "interface", "eth0", "ifindex", "2")
 )
 
+// What a flow looks for in the stage.
+var (
+	_ kemi.Forker[kemi.Metric, kemi.Metric] = (*counter.Rates)(nil)
+	_ kemi.Warmer                           = (*counter.Rates)(nil)
+)
+
 func at(seconds float64) time.Time { return start.Add(time.Duration(seconds * 1e9)) }
 
 func newRates(tb testing.TB, c counter.Config) *counter.Rates {
@@ -208,21 +214,8 @@ func TestSteadyStateDoesNotAllocate(t *testing.T) {
 	r := newRates(t, counter.Config{})
 	batch := hostPoll("web1", 0)
 	dst := make([]kemi.Metric, 0, 2*len(batch))
-	n := 0
 	allocs := testing.AllocsPerRun(100, func() {
-		n++
-		tm := at(float64(60 * n))
-		for i := range batch {
-			m := &batch[i]
-			switch m.Kind {
-			case kemi.KindCounter:
-				*m = kemi.Counter(m.Name, m.Labels, tm, m.Uint()+100)
-			case kemi.KindCounter32:
-				*m = kemi.Counter32(m.Name, m.Labels, tm, uint32(m.Uint())+100)
-			default:
-				*m = kemi.Gauge(m.Name, m.Labels, tm, m.Float()+60)
-			}
-		}
+		advance(batch, time.Minute)
 		dst, _ = r.Apply(context.Background(), dst[:0], batch)
 	})
 	if allocs > 0 {

@@ -14,7 +14,7 @@ import (
 // horizon, muted up to where it had committed. From there on the output must be
 // what it would have been without the restart.
 func TestReplayOfTheHorizonEqualsLiving(t *testing.T) {
-	for seed := range uint64(40) {
+	for seed := range uint64(20) {
 		rng := rand.New(rand.NewPCG(seed, 3))
 		config := counter.Config{Drops: true, Deltas: true, KeepCounters: true}
 		if seed%2 == 0 {
@@ -26,7 +26,7 @@ func TestReplayOfTheHorizonEqualsLiving(t *testing.T) {
 		for i, p := range polls {
 			outs[i] = feed(t, lived, p)
 		}
-		for range 20 {
+		for range 10 {
 			committed := 1 + rng.IntN(len(polls)-1)
 			oldest := polls[committed][0].Time.Add(-lived.Horizon())
 			from := slices.IndexFunc(polls, func(p []kemi.Metric) bool { return !p[0].Time.Before(oldest) })
@@ -61,5 +61,18 @@ func TestForksShareNoState(t *testing.T) {
 	want(t, feed(t, b, poll(c64(120, 120))), "c_rate", 1)
 	if s := balanced(t, r); s.Counters != 4 || s.Rates != 2 {
 		t.Errorf("the counts are of all forks together: %+v", s)
+	}
+}
+
+func TestHorizonFollowsTheConfig(t *testing.T) {
+	for want, c := range map[time.Duration]counter.Config{
+		6 * time.Minute:                {},
+		5*time.Minute + 10*time.Second: {Interval: 10 * time.Second},
+		4 * time.Hour:                  {Interval: time.Hour},
+		3 * time.Minute:                {MaxGap: 2 * time.Minute},
+	} {
+		if got := newRates(t, c).Horizon(); got != want {
+			t.Errorf("%+v: horizon %v, want %v", c, got, want)
+		}
 	}
 }

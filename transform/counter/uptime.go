@@ -41,7 +41,6 @@ func (h *host) sawUptime(t int64, v float64, gap int64) {
 		if since <= 0 && since >= -gap {
 			return
 		}
-		h.restarted = false
 		if since > 0 && since <= gap {
 			_, h.restarted = elapsed(h.up, v, float64(since)/1e9)
 		}

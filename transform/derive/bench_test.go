@@ -20,16 +20,3 @@ func BenchmarkLinux(b *testing.B) {
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(p)), "ns/record")
 	b.ReportMetric(float64(len(dst)-len(p)), "derived")
 }
-
-func TestSteadyStateDoesNotAllocate(t *testing.T) {
-	v := newValues(t, derive.Linux()...)
-	p := linuxPoll(rand.New(rand.NewPCG(1, 1)), false)
-	dst := make([]kemi.Metric, 0, 4*len(p))
-	allocs := testing.AllocsPerRun(200, func() { dst, _ = v.Apply(context.Background(), dst[:0], p) })
-	if allocs >= 1 { // a collection may take the scratch away, but not each time
-		t.Errorf("%v allocations per poll of %d metrics", allocs, len(p))
-	}
-	if len(dst) < len(p)+40 {
-		t.Errorf("only %d metrics are derived", len(dst)-len(p))
-	}
-}

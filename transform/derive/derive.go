@@ -82,7 +82,7 @@ func New(c Config) (*Values, error) {
 	v := &Values{byName: map[string][]int{}}
 	for i, f := range c.Formulas {
 		if !isName(f.Name) {
-			return nil, fmt.Errorf("derive: formula %d: %q is not a name for a metric: use letters, digits, _ : and .", i+1, f.Name)
+			return nil, fmt.Errorf("derive: formula %d: %q is not a name for a metric: use letters, digits, colons, dots and underscores", i+1, f.Name)
 		}
 		p := parser{src: f.Expr, selector: v.selector}
 		expr, err := p.parse()

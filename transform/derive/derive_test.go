@@ -64,13 +64,14 @@ func text(ms []kemi.Metric) string {
 
 func TestExpressions(t *testing.T) {
 	batch := []kemi.Metric{
-		gauge("a", 6), gauge("b", 4), gauge("zero", 0), gauge("huge", math.MaxFloat64), gauge("nan", math.NaN()),
+		gauge("a", 6), gauge("b", 4), gauge("zero", 0), gauge("huge", math.MaxFloat64), gauge("nan", math.NaN()), gauge("inf", math.Inf(1)),
 		gauge("used", 10, "mount", "/"), gauge("used", 30, "mount", "/home"), gauge("used", 5, "mount", "/mnt"),
 		gauge("total", 40, "mount", "/home"), gauge("total", 20, "mount", "/"), gauge("total", 0, "mount", "/proc"),
 		gauge("ticks", 1, "mode", "user"), gauge("ticks", 3, "mode", "idle"), gauge("ticks", 4, "mode", "wait"),
 		gauge("core", 1, "cpu", "0", "mode", "idle"), gauge("core", 2, "cpu", "1", "mode", "idle"),
 		gauge("core", 3, "cpu", "0", "mode", "user"), gauge("core", 6, "cpu", "1", "mode", "user"),
 		gauge("odd", 7, "le", `a"b\`),
+		gauge("both", 1), gauge("both", 2, "mount", "/"),
 	}
 	for expr, want := range map[string]string{
 		"a":                   "x=6",
@@ -97,6 +98,8 @@ func TestExpressions(t *testing.T) {
 		`used{mount!="/"}`:    `x{mount="/home"}=30 x{mount="/mnt"}=5`,
 		`used { mount != "/" , mount != "/mnt" }`: `x{mount="/home"}=30`,
 		`used{mount=""}`:                        "",
+		`used{mode=""}`:                         `x{mount="/"}=10 x{mount="/home"}=30 x{mount="/mnt"}=5`,
+		`both + total`:                          `x{mount="/"}=22`, // not the one of the host with all the others
 		`a{mount=""} + a{}`:                     "x=12",
 		`odd{le="a\"b\\"}`:                      "x=7",
 		`a * used`:                              `x{mount="/"}=60 x{mount="/home"}=180 x{mount="/mnt"}=30`,
@@ -130,6 +133,7 @@ func TestExpressions(t *testing.T) {
 		"huge * a * 0":        "",
 		"nan":                 "",
 		"nan * 0":             "",
+		"1 / inf":             "",
 		"count(nan)":          "",
 		"min(a, missing)":     "",
 		"clamp(a/zero, 0, 1)": "",
@@ -162,6 +166,17 @@ func TestResultIsAGaugeOfThePoll(t *testing.T) {
 	c := kemi.Counter("c", kemi.LabelsOf("host", "h", "disk", "sda"), now, 1<<40)
 	if got := derived(t, v, []kemi.Metric{c}); len(got) != 1 || got[0] != kemi.Gauge("y", c.Labels, now, 1<<41) {
 		t.Errorf("got %v", got)
+	}
+}
+
+// A label that all metrics have may be matched too; what remains is then less than
+// they have in common.
+func TestMatchedLabelMayBeACommonOne(t *testing.T) {
+	v := newValues(t, derive.Formula{Name: "x", Expr: `used{service="shop"} / total{service="shop"}`})
+	got := derived(t, v, []kemi.Metric{gauge("used", 1, "d", "a"), gauge("total", 4, "d", "a"), gauge("used", 3, "d", "b"), gauge("total", 4, "d", "b")})
+	want := []kemi.Metric{kemi.Gauge("x", kemi.LabelsOf("host", "web1", "d", "a"), now, 0.25), kemi.Gauge("x", kemi.LabelsOf("host", "web1", "d", "b"), now, 0.75)}
+	if !slices.Equal(got, want) {
+		t.Errorf("got  %v\nwant %v", got, want)
 	}
 }
 
