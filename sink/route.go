@@ -59,7 +59,7 @@ func (r *route[T]) Write(ctx context.Context, batch []T) error {
 	if len(batch) == 0 {
 		return nil
 	}
-	to := make([]int, len(batch))
+	to, size := make([]int, len(batch)), make([]int, len(r.sinks))
 	mixed := false
 	for i, rec := range batch {
 		n, ok := r.index[r.pick(rec)]
@@ -67,6 +67,7 @@ func (r *route[T]) Write(ctx context.Context, batch []T) error {
 			n = len(r.sinks) - 1
 		}
 		to[i] = n
+		size[n]++
 		mixed = mixed || n != to[0]
 	}
 	if only := r.sinks[to[0]]; !mixed && only != nil {
@@ -77,11 +78,13 @@ func (r *route[T]) Write(ctx context.Context, batch []T) error {
 	var failed []kemi.Failure
 	for i, rec := range batch {
 		p := &parts[to[i]]
-		p.sink = r.sinks[to[i]]
-		if p.sink == nil {
+		if p.sink = r.sinks[to[i]]; p.sink == nil {
 			err := fmt.Errorf("sink.Route: no route is called %q: add it, or give a sink for all others", r.pick(rec))
 			failed = append(failed, kemi.Failure{Index: i, Err: kemi.Permanent(err)})
 			continue
+		}
+		if p.batch == nil {
+			p.batch, p.at = make([]T, 0, size[to[i]]), make([]int, 0, size[to[i]])
 		}
 		p.batch, p.at = append(p.batch, rec), append(p.at, i)
 	}
