@@ -210,7 +210,7 @@ func TestDuplicatesAndWrongTargets(t *testing.T) {
 		}
 		d.set(append(list,
 			Target{Address: "web1:1161", Place: "cmdb:107"}, Target{Address: "10.0.0.9", Resource: "web2"},
-			Target{Address: "no port:x"}, Target{Address: "a\xff"}, Target{Address: "x", Interval: -1}, Target{Address: "web200", Place: "cmdb:112"}), nil)
+			Target{Address: "noport:x"}, Target{Address: "a\xff"}, Target{Address: "x", Interval: -1}, Target{Address: "web200", Place: "cmdb:112"}), nil)
 		if n := polled(rec, 2); n != 101 {
 			t.Errorf("%d hosts are polled", n)
 		}
@@ -218,7 +218,7 @@ func TestDuplicatesAndWrongTargets(t *testing.T) {
 		if st.Duplicates != 2 || st.Invalid != 3 || st.Targets != 101 {
 			t.Errorf("stats: %+v", st)
 		}
-		for _, want := range []string{`cmdb:107: host "web1" is there already, at cmdb:7: the first one counts (and 1 more like it)`, `target "no port:x": the port is not a number`, "(and 2 more like it)"} {
+		for _, want := range []string{`cmdb:107: host "web1" is there already, at cmdb:7: the first one counts (and 1 more like it)`, `target "noport:x": the port is not a number`, "(and 2 more like it)"} {
 			if !strings.Contains(st.Problem, want) {
 				t.Errorf("%q is not in %q", want, st.Problem)
 			}

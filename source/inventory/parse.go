@@ -8,6 +8,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -25,7 +26,7 @@ const (
 	labelInterval = "__interval__"
 )
 
-// What a list may be at most. YAML takes some sixty times its size to be read, so
+// What a list may be at most. YAML takes some thirty times its size to be read, so
 // it may be less.
 const (
 	maxJSON    = 64 << 20
@@ -205,7 +206,9 @@ func (l *list) jsonError(text []byte, at, line int, err error) error {
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return l.errorf(lineAt(text, len(text)), "the list ends too early")
 	case errors.As(err, &syntax):
-		return l.errorf(lineAt(text, int(syntax.Offset)-1), "%w", err)
+		// The Decoder counts from somewhere in the middle; Unmarshal does not.
+		errors.As(json.Unmarshal(text, new(json.RawMessage)), &syntax)
+		return l.errorf(lineAt(text, int(syntax.Offset)-1), "%w", syntax)
 	case errors.As(err, &kind):
 		where := "the group"
 		if kind.Field != "" {
@@ -225,10 +228,13 @@ func (l *list) yaml(text []byte) error {
 		if errors.Is(err, io.EOF) { // nothing but comments
 			return fmt.Errorf("%s: is empty: write [] if there are no targets", l.name)
 		}
-		return l.yamlError(err)
+		return l.yamlError(text, err)
 	}
-	if err := dec.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
+	switch err := dec.Decode(new(yaml.Node)); {
+	case err == nil:
 		return fmt.Errorf("%s: more than one YAML document: make it one list", l.name)
+	case !errors.Is(err, io.EOF):
+		return l.yamlError(text, err)
 	}
 	root := follow(doc.Content[0])
 	if root.Kind != yaml.SequenceNode {
@@ -246,11 +252,24 @@ func (l *list) yaml(text []byte) error {
 	return nil
 }
 
-func (l *list) yamlError(err error) error {
-	if rest, ok := strings.CutPrefix(err.Error(), "yaml: line "); ok { // 7: what is wrong
-		return fmt.Errorf("%s:%s", l.name, rest)
+// yamlError puts the place in front. The package yaml counts lines from 0 in the
+// errors of its parser, though from 1 in those of its scanner; they can be told apart
+// by their words alone.
+func (l *list) yamlError(src []byte, err error) error {
+	text := strings.TrimPrefix(err.Error(), "yaml: ")
+	rest, ok := strings.CutPrefix(text, "line ")
+	number, reason, _ := strings.Cut(rest, ": ")
+	line, convErr := strconv.Atoi(number)
+	if !ok || convErr != nil {
+		return fmt.Errorf("%s: %s", l.name, text)
 	}
-	return fmt.Errorf("%s: %s", l.name, strings.TrimPrefix(err.Error(), "yaml: "))
+	for _, words := range []string{"expected ',' or", "expected key", "expected '-' indicator", "expected node content", "expected <document start>"} {
+		if strings.Contains(reason, words) {
+			line++
+			break
+		}
+	}
+	return l.errorf(min(line, lineAt(src, len(src))), "%s", reason)
 }
 
 // follow returns what an alias stands for. The work stays bounded: nothing here

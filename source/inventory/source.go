@@ -399,9 +399,9 @@ func (s *Source) tell(err error) {
 		problem = err.Error()
 	}
 	s.count(func(st *Stats) { st.Problem = problem })
-	switch {
-	case problem == s.problem:
-	case problem == "":
+	switch problem {
+	case s.problem:
+	case "":
 		s.cfg.Logger.Info("inventory: the list is right again")
 	default:
 		s.cfg.Logger.Warn("inventory: there is something wrong with the list of hosts", zap.Error(err))

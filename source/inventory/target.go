@@ -97,14 +97,16 @@ const (
 // check fills in what follows from the rest and tells what is wrong with t.
 func (t *Target) check() error {
 	host := t.Address
-	if h, port, err := net.SplitHostPort(t.Address); err == nil {
+	if strings.ContainsAny(host, "/ ") {
+		host = "" // a URL, or two hosts
+	} else if h, port, err := net.SplitHostPort(t.Address); err == nil {
 		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
 			return fmt.Errorf("target %s: the port is not a number from 1 to 65535", quote(t.Address))
 		}
 		host = h
 	}
 	host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
-	if host == "" || strings.ContainsAny(host, "/ ") {
+	if host == "" {
 		return fmt.Errorf("target %s: want host or host:port", quote(t.Address))
 	}
 	if t.Resource == "" {
