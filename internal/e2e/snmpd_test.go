@@ -16,6 +16,7 @@ import (
 type snmpd struct {
 	addr string
 	get  string // the snmpget program
+	walk string // and snmpwalk
 }
 
 // The users of the agent, and how snmpget is told to be one.
@@ -36,6 +37,7 @@ func startSnmpd(t *testing.T) *snmpd {
 	s := &snmpd{
 		addr: fmt.Sprintf("127.0.0.1:%d", freePort(t, "udp")),
 		get:  need(t, "snmpget", "snmp"),
+		walk: need(t, "snmpwalk", "snmp"),
 	}
 	dir := t.TempDir()
 	conf := filepath.Join(dir, "conf")
