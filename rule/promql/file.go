@@ -65,7 +65,13 @@ type reader struct {
 	lookback time.Duration
 	longest  time.Duration // look-back of a selector
 	rules    int
-	errs     []error
+	errs     []flaw
+}
+
+// flaw is an error at a line.
+type flaw struct {
+	line int
+	error
 }
 
 // place is where in a file something stands.
@@ -79,7 +85,7 @@ func (r *reader) fail(at place, format string, args ...any) {
 	if at.what != "" {
 		where += at.what + ": "
 	}
-	r.errs = append(r.errs, fmt.Errorf(where+format, args...))
+	r.errs = append(r.errs, flaw{at.line, fmt.Errorf(where+format, args...)})
 }
 
 func (at place) in(format string, args ...any) place {
@@ -97,13 +103,18 @@ var yamlLine = regexp.MustCompile(`^yaml: line (\d+): `)
 // read reads a whole file.
 func (r *reader) read(content []byte) ([]*groupSpec, error) {
 	groups := r.document(content)
-	if n := len(r.errs); n > maxErrors {
-		r.errs = append(r.errs[:maxErrors], fmt.Errorf("%s: and %d errors more", r.file, n-maxErrors))
+	if len(r.errs) == 0 {
+		return groups, nil
 	}
-	if err := errors.Join(r.errs...); err != nil {
-		return nil, err
+	slices.SortStableFunc(r.errs, func(a, b flaw) int { return cmp.Compare(a.line, b.line) })
+	var errs []error
+	for _, e := range r.errs[:min(len(r.errs), maxErrors)] {
+		errs = append(errs, e.error)
 	}
-	return groups, nil
+	if n := len(r.errs) - maxErrors; n > 0 {
+		errs = append(errs, fmt.Errorf("%s: and %d errors more", r.file, n))
+	}
+	return nil, errors.Join(errs...)
 }
 
 func (r *reader) document(content []byte) []*groupSpec {

@@ -115,17 +115,16 @@ func needsOf(expr parser.Expr, lookback time.Duration) ([]need, error) {
 		}
 		// An instant selector sees the newest sample of the look-back, a range selector
 		// those of its range; offsets and subqueries around it move that further back.
-		back := lookback
+		back, around := lookback, sel.OriginalOffset
 		for _, outer := range path {
 			switch o := outer.(type) {
 			case *parser.MatrixSelector:
 				back = o.Range
 			case *parser.SubqueryExpr:
-				back += o.Range + o.OriginalOffset
+				around += o.Range + o.OriginalOffset
 			}
 		}
-		back = max(back+sel.OriginalOffset, 0)
-		n := need{back: back}
+		n := need{back: max(back+around, 0)}
 		for _, m := range sel.LabelMatchers {
 			if n.name == "" && m.Name == labels.MetricName && m.Type == labels.MatchEqual {
 				n.name = m.Value

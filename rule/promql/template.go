@@ -65,7 +65,7 @@ func newText(sc *scope, name, source string) (text, []string, error) {
 	}
 	t, err := template.New("").Option("missingkey=zero").Funcs(sc.functions()).Parse(definitions + source)
 	if err != nil {
-		return x, nil, errors.New(strings.TrimPrefix(err.Error(), "template: "))
+		return x, nil, errors.New(strings.TrimPrefix(err.Error(), "template: :1: "))
 	}
 	x.tmpl = t
 	var queries []string
@@ -485,13 +485,13 @@ func title(s string) string {
 	inWord := func(r rune) bool {
 		return unicode.IsLetter(r) || unicode.IsDigit(r) || unicode.IsMark(r) || r == '_'
 	}
-	before := false
+	word, done := false, false // in a word; it has its capital
 	for i, r := range rs {
-		now := inWord(r) || before && strings.ContainsRune(".:'’", r) && i+1 < len(rs) && inWord(rs[i+1])
-		if now && !before {
+		word = inWord(r) || word && strings.ContainsRune(".:'’", r) && i+1 < len(rs) && inWord(rs[i+1])
+		if word && !done && unicode.IsLetter(r) {
 			rs[i] = unicode.ToTitle(r)
 		}
-		before = now
+		done = word && (done || unicode.IsLetter(r))
 	}
 	return string(rs)
 }

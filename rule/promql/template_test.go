@@ -1,0 +1,126 @@
+package promql
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/prometheus/model/labels"
+	prom "github.com/prometheus/prometheus/promql"
+	"github.com/prometheus/prometheus/template"
+
+	"github.com/kemi-go/kemi"
+)
+
+// TestTemplatesAreThoseOfPrometheus expands the same texts here and there.
+func TestTemplatesAreThoseOfPrometheus(t *testing.T) {
+	texts := []string{
+		`plain`, `{{ $labels.host }} {{ .Labels.host }} {{ $labels.missing }}|{{ $value }}`,
+		`{{ $externalLabels.region }} {{ $externalURL }} {{ externalURL }} {{ pathPrefix }}`,
+		`{{ humanize $value }}`, `{{ $value | humanize1024 }}`, `{{ $value | humanizeDuration }}`, `{{ $value | humanizePercentage }}`,
+		`{{ $value | humanizeTimestamp }}`, `{{ humanizeDuration "90061.5" }}`, `{{ humanize "x" }}`,
+		`{{ "aa bb-cc dd_ee ff.gg it's éa 2nd x2y _c" | title }} {{ "aB" | toUpper }} {{ "aB" | toLower }}`,
+		`{{ if match "web.*" $labels.host }}yes{{ end }} {{ reReplaceAll "(.)eb" "<$1>" $labels.host }} {{ reReplaceAll "(" "" "x" }}`,
+		`{{ printf "%.2f" $value }} {{ $value | printf "%05.1f" }}`,
+		`{{ with args 1 "two" }}{{ .arg0 }} {{ .arg1 }}{{ end }}`, `{{ safeHtml "<b>" }}`,
+		`{{ range query "up" }}{{ .Labels.host }}={{ .Value }} {{ end }}`,
+		`{{ with query "up" }}{{ . | first | value }} {{ . | first | label "host" }} {{ len . }} {{ . | first | strvalue }}{{ end }}`,
+		`{{ range sortByLabel "host" (query "up") }}{{ label "host" . }} {{ end }}`,
+		`{{ query "nothing" | first | value }}`,
+		`{{ graphLink "up == 1" }} {{ tableLink "up == 1" }} {{ urlQueryEscape "a b&c" }}`,
+		`{{ stripPort "a.b:80" }} {{ stripPort "a" }} {{ stripDomain "a.b.c:80" }} {{ stripDomain "1.2.3.4:5" }} {{ stripDomain "a.b" }}`,
+		`{{ now }} {{ parseDuration "1h30m" }} {{ parseDuration "-5m" }} {{ toDuration 90 }} {{ (toTime 1500000000).Year }} {{ toTime $value }}`,
+		`{{ template "x" . }}{{ define "x" }}[{{ .Value }}]{{ end }}`,
+		`{{ $x := 5 }}{{ $x }} {{ index $labels "host" }} {{ len $labels }}`, `{{ call $value }}`, `{{ .Nope }}`,
+	}
+	values := []float64{0, 1, -1, 0.5, 95.1234, 1e-7, 12345.678, -98765432, 1.5e18, 1e30, 1700000000, math.NaN(), math.Inf(1), math.Inf(-1)}
+	up := prom.Vector{
+		{Metric: labels.FromStrings("__name__", "up", "host", "web2", "__value__", "7"), F: 1},
+		{Metric: labels.FromStrings("__name__", "up", "host", "web1"), F: 0},
+	}
+	result := func(expr string) prom.Vector {
+		if expr == "up" {
+			return up
+		}
+		return nil
+	}
+	external, _ := url.Parse("https://kemi.example.com/base/")
+	now := time.UnixMilli(1_700_000_123_456)
+	sc := &scope{
+		query: func(expr string) (vector, error) { return points(result(expr)), nil },
+		now:   now.UnixMilli(), externalURL: external, externalLabels: map[string]string{"region": "kr"},
+	}
+	for _, source := range texts {
+		x, _, err := newText(sc, "n", source)
+		if err != nil {
+			t.Errorf("%s: %v", source, err)
+			continue
+		}
+		for _, v := range values {
+			s := prom.Sample{Metric: labels.FromStrings("__name__", "cpu", "host", "web1"), F: v}
+			got, gotErr := x.expand(&data{Labels: s.Metric.Map(), ExternalLabels: sc.externalLabels, ExternalURL: external.String(), Value: v})
+			want, wantErr := template.NewTemplateExpander(context.Background(), definitions+source, "n",
+				template.AlertTemplateData(s.Metric.Map(), sc.externalLabels, external.String(), s), 1_700_000_123_456,
+				func(_ context.Context, q string, _ time.Time) (prom.Vector, error) { return result(q), nil }, external, nil).Expand()
+			if (gotErr == nil) != (wantErr == nil) || wantErr == nil && got != want {
+				t.Errorf("%s with %v: %q, %v; Prometheus: %q, %v", source, v, got, gotErr, want, wantErr)
+			}
+			if wantErr != nil && !strings.HasPrefix(got, "<error expanding template: ") {
+				t.Errorf("%s with %v: %q", source, v, got)
+			}
+		}
+	}
+}
+
+func TestATemplateIsBounded(t *testing.T) {
+	x, _, err := newText(&scope{}, "n", `{{ printf "%99999d" 1 }}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s, err := x.expand(&data{}); err == nil || len(s) > 1000 || !strings.Contains(s, "longer than 65536 bytes") {
+		t.Fatalf("%d bytes, %v", len(s), err)
+	}
+}
+
+func TestAnAlertWithABadTemplateIsToldAllTheSame(t *testing.T) {
+	b := newBench(t, `
+groups:
+- name: g
+  interval: 5s
+  rules:
+  - {alert: Hot, expr: cpu > 90, annotations: {s: '{{ query "nothing" | first | value }}', t: fine}}
+`)
+	b.run(10*time.Second, every(5*time.Second, "cpu", between(0, time.Hour), "web1"))
+	if len(b.told) != 1 || !strings.HasPrefix(b.told[0].Annotations.Get("s"), "<error expanding") || b.told[0].Annotations.Get("t") != "fine" {
+		t.Fatalf("told %+v", b.told)
+	}
+	if s := b.rules.Status().Groups[0].Rules[0]; !strings.Contains(s.Error, "template of s") {
+		t.Fatalf("status %+v", s)
+	}
+}
+
+func TestTemplatesSeeTheStore(t *testing.T) {
+	b := newBench(t, `
+groups:
+- name: g
+  interval: 5s
+  rules:
+  - alert: Hot
+    expr: cpu > 90
+    annotations:
+      s: '{{ with printf "disk{host=%q} > 50" $labels.host | query }}{{ (. | first).Labels.mount }} is at {{ . | first | value }}{{ end }}'
+`)
+	b.run(10*time.Second, func(now time.Time) (ms []kemi.Metric) {
+		for i, h := range []string{"web1", "web2"} {
+			ms = append(ms, gauge("cpu", 95, "host", h), gauge("disk", float64(40+40*i), "host", h, "mount", fmt.Sprintf("/d%d", i)))
+		}
+		return ms
+	})
+	if s := b.told[0].Annotations.Get("s") + "|" + b.told[1].Annotations.Get("s"); s != "|/d1 is at 80" {
+		t.Fatalf("%q", s)
+	}
+}
