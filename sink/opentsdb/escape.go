@@ -36,7 +36,9 @@ func AppendEscape(dst []byte, s string) []byte {
 	done := 0 // s[:done] is in dst
 	for i := 0; i < len(s); {
 		switch {
-		case !plain(s[i]):
+		case s[i] != '_' && plain(s[i]), s[i] == '_' && !accident(s[i:]):
+			i++
+		case s[i] != '_':
 			j := i + 1
 			for j < len(s) && !plain(s[j]) {
 				j++
@@ -44,13 +46,11 @@ func AppendEscape(dst []byte, s string) []byte {
 			dst = append(dst, s[done:i]...)
 			dst = appendHex(dst, s[i:j])
 			i, done = j, j
-		case s[i] == '_' && accident(s[i:]):
+		default: // an underscore by accident
 			dst = append(dst, s[done:i]...)
 			dst = appendHex(dst, "_")
 			i++
 			done = i
-		default:
-			i++
 		}
 	}
 	return append(dst, s[done:]...)
@@ -69,6 +69,9 @@ func appendHex(dst []byte, s string) []byte {
 // escape if it were written as it is. What is written for an illegal byte begins
 // with an underscore too, so that it ends an accidental escape as well.
 func accident(s string) bool {
+	if len(s) < 2 || s[1] != 'x' { // nearly always
+		return false
+	}
 	n := escaped(s)
 	return n > 0 && n < len(s) && (s[n] == '_' || !plain(s[n]))
 }

@@ -1,6 +1,11 @@
 package opentsdb_test
 
 import (
+	"bytes"
+	"compress/gzip"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"strconv"
 	"testing"
 	"time"
@@ -85,4 +90,34 @@ func failures(t *testing.T, err error, batch []kemi.Metric) map[int]error {
 		m[f.Index] = f.Err
 	}
 	return m
+}
+
+// hideEchoes is a proxy that takes from answers which points are meant.
+func hideEchoes(t *testing.T, url string) string {
+	t.Helper()
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		req, err := http.NewRequestWithContext(r.Context(), r.Method, url+r.URL.RequestURI(), r.Body)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		req.ContentLength, req.Header = r.ContentLength, r.Header
+		resp, err := http.DefaultTransport.RoundTrip(req)
+		if err != nil {
+			panic(http.ErrAbortHandler)
+		}
+		defer resp.Body.Close()
+		in := io.Reader(resp.Body)
+		if resp.Header.Get("Content-Encoding") == "gzip" {
+			if in, err = gzip.NewReader(in); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+		body, _ := io.ReadAll(in)
+		w.WriteHeader(resp.StatusCode)
+		_, _ = w.Write(bytes.ReplaceAll(body, []byte(`"metric":`), []byte(`"name":`)))
+	}))
+	t.Cleanup(srv.Close)
+	return srv.URL
 }

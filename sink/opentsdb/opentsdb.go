@@ -79,7 +79,9 @@ type Config struct {
 	// Plain sends bodies without gzip. A request then holds a tenth of the points.
 	Plain bool
 
-	// Connections bounds the requests under way at once, over all Writes. 0 is 4.
+	// Connections bounds the requests under way at once, over all Writes. 0 is 8: enough
+	// full requests to fill the server's buffer of 1024 points again and again, so that
+	// it does not wait for its clock.
 	Connections int
 
 	// MaxTags is how many tags the server takes, tsd.storage.max_tags. 0 is 8. A
@@ -172,7 +174,7 @@ func New(cfg Config) (*Sink, error) {
 	}{
 		{"MaxBytes", &cfg.MaxBytes, defaultBytes, minBytes, 1 << 30},
 		{"MaxPoints", &cfg.MaxPoints, 500, 1, 1 << 20},
-		{"Connections", &cfg.Connections, 4, 1, 1 << 10},
+		{"Connections", &cfg.Connections, 8, 1, 1 << 10},
 		{"MaxTags", &cfg.MaxTags, 8, 1, 1 << 10},
 	} {
 		if *f.value == 0 {
