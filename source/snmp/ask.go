@@ -2,6 +2,7 @@ package snmp
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/kemi-go/kemi/source/snmp/internal/codec"
@@ -10,10 +11,11 @@ import (
 
 // ask sends a request, again if need be, and returns the answer, or why there is none.
 // Only an answer that valid accepts, or one with an error-status, is one; anything else
-// that comes is counted, and the wait goes on.
-func (q *poll) ask(r codec.Request, valid func(*codec.Answer) bool) (codec.Answer, reason) {
+// that comes is counted, and the wait goes on. encoded is the request's message with any
+// id, if it is there already; it is not changed.
+func (q *poll) ask(r codec.Request, encoded []byte, valid func(*codec.Answer) bool) (codec.Answer, reason) {
 	for {
-		a, why, again := q.askOnce(r, valid)
+		a, why, again := q.askOnce(r, encoded, valid)
 		if !again {
 			return a, why
 		}
@@ -22,7 +24,7 @@ func (q *poll) ask(r codec.Request, valid func(*codec.Answer) bool) (codec.Answe
 			return a, badWindow
 		}
 		if r.Op != 0 && !q.h.session.Known() {
-			if _, why := q.ask(codec.Request{}, nil); why != none {
+			if _, why := q.ask(codec.Request{}, nil, nil); why != none {
 				return a, why
 			}
 		}
@@ -30,7 +32,7 @@ func (q *poll) ask(r codec.Request, valid func(*codec.Answer) bool) (codec.Answe
 }
 
 // askOnce is ask without a second request for an agent that has told us its clock.
-func (q *poll) askOnce(r codec.Request, valid func(*codec.Answer) bool) (a codec.Answer, why reason, again bool) {
+func (q *poll) askOnce(r codec.Request, encoded []byte, valid func(*codec.Answer) bool) (a codec.Answer, why reason, again bool) {
 	h, p := q.h, q.p
 	if q.pdus >= maxPDUs {
 		p.count.endless.Add(1)
@@ -45,7 +47,7 @@ func (q *poll) askOnce(r codec.Request, valid func(*codec.Answer) bool) (a codec
 	var ids [16]uint32 // of the last tries
 	var sent [16]time.Time
 	var wrong reason // the last thing that came and was no answer
-	var msg []byte
+	msg := slices.Clone(encoded)
 	for try := range tries {
 		id := q.call.NextID()
 		var err error

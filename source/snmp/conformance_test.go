@@ -2,7 +2,9 @@ package snmp_test
 
 import (
 	"context"
+	"fmt"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -13,17 +15,29 @@ import (
 
 // steady is a poller whose results depend on the jobs alone: the suite wants the same
 // for the same, and neither time nor the order in which hosts answer is.
+//
+// The suite gives the same hosts to several lanes, which no source does: a host belongs
+// to one lane. Here each fork goes by a credential of its own, which makes them its own.
 type steady struct {
-	t kemi.Transform[kemi.Job, kemi.Metric]
+	t     kemi.Transform[kemi.Job, kemi.Metric]
+	auth  string
+	forks *atomic.Int64
 }
 
 func (s steady) Fork() kemi.Transform[kemi.Job, kemi.Metric] {
-	return steady{s.t.(kemi.Forker[kemi.Job, kemi.Metric]).Fork()}
+	return steady{s.t.(kemi.Forker[kemi.Job, kemi.Metric]).Fork(), fmt.Sprint("lane", s.forks.Add(1)), s.forks}
 }
 
 func (s steady) Apply(ctx context.Context, dst []kemi.Metric, src []kemi.Job) ([]kemi.Metric, error) {
 	n := len(dst)
-	dst, err := s.t.Apply(ctx, dst, src)
+	ours := slices.Clone(src)
+	for i := range ours {
+		ours[i].Auth = s.auth
+	}
+	dst, err := s.t.Apply(ctx, dst, ours)
+	if failed, ok := kemi.Failures(err, ours); ok {
+		err = kemi.Partial(src, failed...)
+	}
 	return s.settle(dst, n), err
 }
 
@@ -68,7 +82,11 @@ func TestTransform(t *testing.T) {
 	transformtest.Run(t, func(tb testing.TB) transformtest.Harness[kemi.Job, kemi.Metric] {
 		return transformtest.Harness[kemi.Job, kemi.Metric]{
 			New: func() kemi.Transform[kemi.Job, kemi.Metric] {
-				return steady{newPoller(tb, func(c *snmp.Config) { c.Patience = 10 * time.Second })}
+				p := newPoller(tb, func(c *snmp.Config) {
+					c.Patience = 10 * time.Second
+					c.Lookup = func(string) (snmp.Credential, bool) { return snmp.Credential{Community: "public"}, true }
+				})
+				return steady{p, "lane", new(atomic.Int64)}
 			},
 			Batches: batches,
 			Bad:     func(i int) kemi.Job { return kemi.Job{Resource: "bad" + string(rune('a'+i%26))} },

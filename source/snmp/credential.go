@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 
 	"github.com/kemi-go/kemi/source/snmp/internal/codec"
 )
@@ -99,6 +100,23 @@ func (c Credential) MarshalJSON() ([]byte, error) { return json.Marshal(c.String
 
 // LogValue gives String to log/slog.
 func (c Credential) LogValue() slog.Value { return slog.StringValue(c.String()) }
+
+// encode returns the messages of requests for oids, defaultBinds at a time, or nil for
+// version 3, where each message is encrypted and signed anew.
+func (s *security) encode(oids []string) [][]byte {
+	if s.user != nil {
+		return nil
+	}
+	var msgs [][]byte
+	for part := range slices.Chunk(oids, defaultBinds) {
+		m, err := codec.EncodeV2c(s.credential.Community, codec.SampleID, codec.Request{Op: codec.Get, OIDs: part})
+		if err != nil {
+			return nil // the poll will say why
+		}
+		msgs = append(msgs, m)
+	}
+	return msgs
+}
 
 // security is a Credential made ready for use, shared by all hosts that use it.
 type security struct {

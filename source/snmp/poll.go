@@ -155,7 +155,7 @@ func (q *poll) talk() reason {
 		q.asked += len(t.Columns)
 	}
 	if h.session != nil && !h.session.Known() {
-		if _, why := q.ask(codec.Request{}, nil); why != none {
+		if _, why := q.ask(codec.Request{}, nil, nil); why != none {
 			return why
 		}
 	}
@@ -231,7 +231,7 @@ func splitTarget(target string) (host string, port uint16) {
 func (q *poll) scalars() reason {
 	h, pl := q.h, q.plan
 	clear(h.values)
-	why := q.get(pl.oids, func(i int, v Value) { h.values[i] = v })
+	why := q.get(pl.oids, pl.encoded(q.sec), func(i int, v Value) { h.values[i] = v })
 	if q.answered.IsZero() {
 		return why
 	}
@@ -261,8 +261,9 @@ func (q *poll) scalars() reason {
 }
 
 // get asks for single objects and calls set with what came of each. Objects the agent
-// does not have are absent values. It returns a reason if the conversation is over.
-func (q *poll) get(oids []string, set func(i int, v Value)) reason {
+// does not have are absent values. sent are the encoded requests, if nothing is to be
+// left out, of defaultBinds objects each. It returns a reason if the conversation is over.
+func (q *poll) get(oids []string, sent [][]byte, set func(i int, v Value)) reason {
 	h := q.h
 	left := make([]int, 0, len(oids)) // by place in oids
 	for i, oid := range oids {
@@ -273,13 +274,18 @@ func (q *poll) get(oids []string, set func(i int, v Value)) reason {
 		left = append(left, i)
 	}
 	ask := make([]string, 0, min(len(left), h.maxBinds))
+	whole := len(left) == len(oids)
 	for len(left) > 0 {
 		n := min(len(left), h.maxBinds)
 		ask = ask[:0]
 		for _, i := range left[:n] {
 			ask = append(ask, oids[i])
 		}
-		a, why := q.ask(codec.Request{Op: codec.Get, OIDs: ask}, func(a *codec.Answer) bool {
+		var encoded []byte
+		if at := left[0]; whole && h.maxBinds == defaultBinds && at/defaultBinds < len(sent) {
+			encoded = sent[at/defaultBinds]
+		}
+		a, why := q.ask(codec.Request{Op: codec.Get, OIDs: ask}, encoded, func(a *codec.Answer) bool {
 			if len(a.Binds) != n {
 				return false
 			}
@@ -305,7 +311,7 @@ func (q *poll) get(oids []string, set func(i int, v Value)) reason {
 			if q.failedOID++; q.failedOID > maxFailed {
 				return errorStatus
 			}
-			left = append(left[:a.Index-1], left[a.Index:]...)
+			left, whole = append(left[:a.Index-1], left[a.Index:]...), false
 		case a.Status == codec.NotAllowed:
 			return badAuth
 		case a.Status != 0:
@@ -322,7 +328,7 @@ func (q *poll) get(oids []string, set func(i int, v Value)) reason {
 			if q.failedOID++; q.failedOID > maxFailed {
 				return errorStatus
 			}
-			left = append(left[:a.Index-1], left[a.Index:]...)
+			left, whole = append(left[:a.Index-1], left[a.Index:]...), false
 		default:
 			q.got += n
 			for i, at := range left[:n] {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/kemi-go/kemi"
@@ -106,12 +107,33 @@ func (r *Row) Counter(name string, v Value) {
 
 const oidSysUpTime = ".1.3.6.1.2.1.1.3.0"
 
-// plan is what a set of profiles comes to. It is not changed any more.
+// plan is what a set of profiles comes to. But for probes it is not changed any more.
 type plan struct {
 	oids    []string // of scalars, each once; the first is sysUpTime
 	scalars []scalarPlan
 	tables  []*tablePlan
-	watch   []int // of oids
+	watch   []int    // of oids
+
+	mu     sync.Mutex
+	probes map[*security][][]byte // the encoded requests for oids
+}
+
+// encoded returns the messages that ask for the scalars.
+func (p *plan) encoded(s *security) [][]byte {
+	if s.user != nil {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	m, ok := p.probes[s]
+	if !ok {
+		if p.probes == nil || len(p.probes) >= maxSecrets {
+			p.probes = map[*security][][]byte{}
+		}
+		m = s.encode(p.oids)
+		p.probes[s] = m
+	}
+	return m
 }
 
 type scalarPlan struct {

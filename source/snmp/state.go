@@ -50,6 +50,7 @@ type state struct {
 	scalarLabels []kemi.Labels
 	plan         *plan
 	tables       []tableState
+	rows         *rowSet // of all tables; nil: to be made
 	values       []Value // of the scalars
 	metrics      int     // of the last poll, to make room for the next
 }
@@ -100,7 +101,7 @@ func (h *state) prompt(patience time.Duration) bool {
 // prepare brings the caches in line with the job.
 func (h *state) prepare(q *poll) {
 	if h.sec != q.sec {
-		h.sec, h.session = q.sec, nil
+		h.sec, h.session, h.rows = q.sec, nil, nil
 		if q.sec.user != nil {
 			h.session = codec.NewSession(q.sec.user)
 		}
@@ -110,7 +111,7 @@ func (h *state) prepare(q *poll) {
 		h.plan = q.plan
 		h.tables = make([]tableState, len(q.plan.tables))
 		h.values = make([]Value, len(q.plan.oids))
-		h.watched = nil
+		h.watched, h.rows = nil, nil
 	}
 	if fresh || h.jobLabels != q.job.Labels || h.service != q.job.Service || h.labels.Len() == 0 {
 		h.jobLabels, h.service = q.job.Labels, q.job.Service
@@ -144,9 +145,8 @@ func (h *state) prepare(q *poll) {
 
 // forgetRows makes every table be walked at this poll.
 func (h *state) forgetRows() {
-	for i := range h.tables {
-		h.tables[i] = tableState{}
-	}
+	clear(h.tables)
+	h.rows = nil
 }
 
 // shrink halves what is asked for at once.

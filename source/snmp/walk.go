@@ -13,11 +13,11 @@ import (
 // may have changed, or turn out to have changed.
 func (q *poll) readTables() reason {
 	h := q.h
-	var reads []read
-	var from []int // the table of each read
+	set, all := h.rows, true
 	for i := range h.tables {
 		t := &h.tables[i]
 		if t.expires.IsZero() || q.began.After(t.expires) {
+			all = false
 			continue
 		}
 		q.asked += len(t.reads) - len(q.plan.tables[i].Columns)
@@ -28,13 +28,13 @@ func (q *poll) readTables() reason {
 				}
 			}
 		}
-		reads = append(reads, t.reads...)
-		for range t.reads {
-			from = append(from, i)
-		}
 	}
-	if len(reads) > 0 {
-		if why := q.readRows(reads, from); why != none {
+	if set == nil || !all {
+		set = q.knownRows()
+	}
+	h.rows = nil
+	if len(set.reads) > 0 {
+		if why := q.readRows(set); why != none {
 			return why
 		}
 	}
@@ -44,21 +44,46 @@ func (q *poll) readTables() reason {
 			if why := q.walk(q.plan.tables[i], t); why != none {
 				return why
 			}
+			all = false
 		}
+	}
+	if all {
+		h.rows = set
 	}
 	return none
 }
 
+// rowSet is what to ask for when the rows of the tables are known.
+type rowSet struct {
+	reads []read
+	from  []int // the table of each
+	oids  []string
+	sent  [][]byte // the encoded requests, of version 2c
+}
+
+// knownRows makes the set of the tables that need no walk.
+func (q *poll) knownRows() *rowSet {
+	s := &rowSet{}
+	for i := range q.h.tables {
+		t := &q.h.tables[i]
+		if t.expires.IsZero() || q.began.After(t.expires) {
+			continue
+		}
+		s.reads = append(s.reads, t.reads...)
+		for _, r := range t.reads {
+			s.from, s.oids = append(s.from, i), append(s.oids, r.oid)
+		}
+	}
+	s.sent = q.sec.encode(s.oids)
+	return s
+}
+
 // readRows asks for values of known rows. A table with a row that has gone, or that has
 // become another one, is marked to be walked.
-func (q *poll) readRows(reads []read, from []int) reason {
-	h := q.h
-	oids := make([]string, len(reads))
-	for i := range reads {
-		oids[i] = reads[i].oid
-	}
+func (q *poll) readRows(set *rowSet) reason {
+	h, reads, from := q.h, set.reads, set.from
 	changed := make([]bool, len(h.tables))
-	why := q.get(oids, func(i int, v Value) {
+	why := q.get(set.oids, set.sent, func(i int, v Value) {
 		reads[i].row.values[reads[i].column] = v
 		changed[from[i]] = changed[from[i]] || !v.OK()
 	})
@@ -98,6 +123,7 @@ type column struct {
 func (q *poll) walk(tp *tablePlan, t *tableState) reason {
 	q.p.count.walks.Add(1)
 	old := t.rows
+	q.h.rows = nil
 	*t = tableState{}
 	columns := make([]column, len(tp.Columns))
 	for i := range columns {
@@ -164,7 +190,7 @@ func (q *poll) walkColumns(tp *tablePlan, columns []column, rows map[string]*Row
 		}
 		n := len(active)
 		reps = min(max(h.maxBinds/n, 1), 50)
-		a, why := q.ask(codec.Request{Op: codec.GetBulk, OIDs: oids, MaxRepetitions: uint32(reps)}, func(a *codec.Answer) bool {
+		a, why := q.ask(codec.Request{Op: codec.GetBulk, OIDs: oids, MaxRepetitions: uint32(reps)}, nil, func(a *codec.Answer) bool {
 			return len(a.Binds) > 0 && len(a.Binds) <= n*reps
 		})
 		switch {

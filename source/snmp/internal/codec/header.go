@@ -86,6 +86,9 @@ func ID(msg []byte) (uint32, bool) {
 	return binary.BigEndian.Uint32(id), true
 }
 
+// SampleID is an id to encode a message with whose id SetID will change.
+const SampleID = 1 << 30
+
 // SetID changes the request-id of a message that EncodeV2c made.
 func SetID(msg []byte, id uint32) {
 	if f, ok := idField(msg); ok {
