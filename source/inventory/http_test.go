@@ -104,7 +104,11 @@ func TestHTTPAnswersThatAreNoList(t *testing.T) {
 		"gzipped bomb": {bomb, "larger than 4096 bytes"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			d := newHTTP(t, HTTPConfig{URL: serve(t, tt.answer) + "/list?token=s3cret", Timeout: 300 * time.Millisecond, MaxSize: 4096})
+			timeout := time.Minute
+			if strings.HasPrefix(name, "slow") {
+				timeout = 200 * time.Millisecond
+			}
+			d := newHTTP(t, HTTPConfig{URL: serve(t, tt.answer) + "/list?token=s3cret", Timeout: timeout, MaxSize: 4096})
 			got, err := d.Targets(t.Context())
 			if got != nil || err == nil || !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), "/list") || strings.Contains(err.Error(), "s3cret") {
 				t.Errorf("%v, %v; want %q", got, err, tt.want)
