@@ -3,6 +3,7 @@ package kemi_test
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"testing"
 	"time"
 
@@ -88,22 +89,99 @@ func BenchmarkFlow(b *testing.B) {
 	}
 }
 
-// TestFlowAllocations holds the budget: a hundredth of an allocation per record at
-// batches of a hundred, which is the context of a Write.
+// TestFlowAllocations holds the budget of a hundredth of an allocation per record, and
+// more: a flow whose source hands on one context makes none at all, and a deadline
+// costs what the context package takes for it.
 func TestFlowAllocations(t *testing.T) {
 	for _, s := range shapes {
-		t.Run(s.name, func(t *testing.T) {
-			batch := metrics(100)
-			chain(t, s.flow, func(ctx context.Context, in kemi.Sink[kemi.Metric]) {
-				got := testing.AllocsPerRun(100, func() {
-					if err := in.Write(ctx, batch); err != nil {
-						t.Fatal(err)
+		for _, n := range []int{1, 100} {
+			t.Run(fmt.Sprintf("%s/batch=%d", s.name, n), func(t *testing.T) {
+				batch := metrics(n)
+				chain(t, s.flow, func(ctx context.Context, in kemi.Sink[kemi.Metric]) {
+					write := func(ctx context.Context) func() {
+						return func() {
+							if err := in.Write(ctx, batch); err != nil {
+								t.Fatal(err)
+							}
+						}
+					}
+					if got := testing.AllocsPerRun(100, write(ctx)); got > 0 {
+						t.Errorf("%v allocations for a batch of %d, want none", got, n)
+					}
+					c, cancel := context.WithTimeout(ctx, time.Hour)
+					defer cancel()
+					if got := testing.AllocsPerRun(100, write(c)); got > 8 {
+						t.Errorf("%v allocations for a batch of %d with a deadline, want at most 8", got, n)
 					}
 				})
-				if got > 1 {
-					t.Errorf("%v allocations for a batch of 100, want at most 1", got)
-				}
 			})
-		})
+		}
 	}
+}
+
+// TestLabelsAllocations: to make a set that exists costs nothing.
+func TestLabelsAllocations(t *testing.T) {
+	base := kemi.LabelsOf("host", "web1", "disk", "/")
+	with := base.With("mode", "idle")
+	for name, f := range map[string]func() kemi.Labels{
+		"LabelsOf": func() kemi.Labels { return kemi.LabelsOf("disk", "/", "mode", "idle", "host", "web1") },
+		"NewLabels": func() kemi.Labels {
+			return kemi.NewLabels(kemi.Label{Name: "mode", Value: "idle"}, kemi.Label{Name: "host", Value: "web1"}, kemi.Label{Name: "disk", Value: "/"})
+		},
+		"With":    func() kemi.Labels { return base.With("mode", "idle") },
+		"Without": func() kemi.Labels { return with.With("x", "").Without("y") },
+	} {
+		if got := testing.AllocsPerRun(100, func() {
+			if f() != with {
+				t.Fatal("another set")
+			}
+		}); got > 0 {
+			t.Errorf("%s: %v allocations, want none", name, got)
+		}
+	}
+	if got := testing.AllocsPerRun(100, func() { _, _ = with.Get("host"), with.Hash() }); got > 0 {
+		t.Errorf("reading: %v allocations", got)
+	}
+}
+
+func BenchmarkLabels(b *testing.B) {
+	pairs := []string{"host", "web1", "interface", "eth0", "ifindex", "2", "dc", "a", "service", "www", "role", "front"}
+	held := kemi.LabelsOf(pairs...)
+	b.Run("known", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if kemi.LabelsOf(pairs...) != held {
+				b.Fatal("another set")
+			}
+		}
+	})
+	b.Run("known/parallel", func(b *testing.B) {
+		b.ReportAllocs()
+		b.RunParallel(func(pb *testing.PB) {
+			for pb.Next() {
+				kemi.LabelsOf(pairs...)
+			}
+		})
+	})
+	b.Run("with", func(b *testing.B) {
+		b.ReportAllocs()
+		with := held.With("mode", "idle")
+		for b.Loop() {
+			if held.With("mode", "idle") != with {
+				b.Fatal("another set")
+			}
+		}
+	})
+	b.Run("new", func(b *testing.B) {
+		b.ReportAllocs()
+		var keep [1024]kemi.Labels
+		for i := 0; b.Loop(); i++ {
+			keep[i%len(keep)] = kemi.LabelsOf("host", strconv.Itoa(i), "disk", "/")
+		}
+	})
+	b.Run("get", func(b *testing.B) {
+		for b.Loop() {
+			held.Get("service")
+		}
+	})
 }
