@@ -43,9 +43,9 @@ type Topic[T any] interface {
 	Group(name string) kemi.Source[T]
 
 	// All reads every partition, whoever else reads the topic, be it by the same name:
-	// each Run sees every record, at least once. It is for rules that aggregate over
-	// hosts. The name keeps the position, the furthest that any Run has come to; it has
-	// nothing to do with a group of that name.
+	// each Run sees every record from the name's position on, at least once. It is for
+	// rules that aggregate over hosts. The position is the furthest that any Run has
+	// come to; it has nothing to do with a group of that name.
 	All(name string) kemi.Source[T]
 }
 
