@@ -218,6 +218,9 @@ func (s *Server) Requests() []int {
 	return append([]int(nil), s.wire...)
 }
 
+// Connections returns how many connections were accepted so far.
+func (s *Server) Connections() int { return int(s.conns.Load()) }
+
 // Stored returns what is in HBase, in the order of arrival: each second of a series
 // once, with the value that a query would show.
 func (s *Server) Stored() []Point {

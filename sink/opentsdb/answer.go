@@ -202,7 +202,7 @@ func (d *delivery) judge(a *answer, i, j int) {
 		case x.Error == timedOut:
 			// The point told with it may be the wrong one: after refused points, the server
 			// takes the number of a write for the number of a point (seen on 2.4.1).
-			wait, certain = err, false
+			wait = err
 		case !kemi.IsPermanent(err):
 			wait = err
 			if found && named[at] == nil {

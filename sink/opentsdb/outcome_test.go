@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -214,9 +215,17 @@ func TestStuckServer(t *testing.T) {
 	srv := serve(t, faketsd.Config{AutoCreateMetrics: true})
 	s := newSink(t, opentsdb.Config{URL: srv.URL(), Connections: 2, SyncTimeout: 50 * time.Millisecond, Timeout: 300 * time.Millisecond})
 	known := gauges(0, 1)
-	if err := s.Write(t.Context(), known); err != nil {
-		t.Fatal(err)
+	var both sync.WaitGroup // leaves two connections
+	srv.Faults(func(int) faketsd.Fault { return faketsd.Fault{Delay: 50 * time.Millisecond} })
+	for range 2 {
+		both.Go(func() {
+			if err := s.Write(t.Context(), known); err != nil {
+				t.Error(err)
+			}
+		})
 	}
+	both.Wait()
+	srv.Faults(nil)
 	srv.HBaseDown(true)
 	start := time.Now()
 	err := s.Write(t.Context(), gauges(1, 1)) // a new name: the server hangs
@@ -226,9 +235,13 @@ func TestStuckServer(t *testing.T) {
 	if d := time.Since(start); d > 10*time.Second {
 		t.Errorf("it took %v", d)
 	}
+	before := srv.Connections()
 	err = s.Write(t.Context(), known)
 	if err == nil || !strings.Contains(err.Error(), "not stored within 50ms") {
 		t.Errorf("a known name was not answered on another connection: %v", err)
+	}
+	if srv.Connections() == before {
+		t.Error("the next try went over an old connection, which may hang on the same thread of the server")
 	}
 	srv.HBaseDown(false)
 	if err := s.Write(t.Context(), append(known, gauge(1))); err != nil {
