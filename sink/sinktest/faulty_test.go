@@ -66,7 +66,7 @@ func TestFaultyIsTheSameForASeed(t *testing.T) {
 		}
 		return out
 	}
-	if trace(7) != trace(7) {
+	if first, second := trace(7), trace(7); first != second {
 		t.Error("the same seed gave other faults")
 	}
 	if trace(7) == trace(8) {

@@ -194,7 +194,7 @@ func failures[T any](t *testing.T, name string, open func(testing.TB) Harness[T]
 }
 
 func TestABatchChangedWhileItIsWritten(t *testing.T) {
-	if raceDetector {
+	if conform.RaceDetector {
 		t.Skip("the race detector ends it sooner")
 	}
 	failed := failures(t, "leaves a batch alone while it is written", func(testing.TB) Harness[int] {

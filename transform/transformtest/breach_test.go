@@ -117,9 +117,8 @@ type wrap struct {
 	fork  func(w *wrap) kemi.Transform[reading, int]
 	hours float64
 
-	src   []reading
-	dst   []int
-	calls int
+	src []reading
+	dst []int
 }
 
 func (w *wrap) Apply(ctx context.Context, dst []int, src []reading) ([]int, error) {

@@ -1,5 +1,0 @@
-//go:build race
-
-package sourcetest
-
-const raceDetector = true
