@@ -11,13 +11,12 @@ import (
 	"time"
 
 	"github.com/kemi-go/kemi"
-	"github.com/kemi-go/kemi/sink/sinktest"
 	"github.com/kemi-go/kemi/source"
 )
 
 func TestEveryKeepsItsRhythm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var rec sinktest.Recorder[string]
+		var rec recorder[string]
 		began := time.Now()
 		round := 0
 		s := source.Every(10*time.Second, func(_ context.Context, now time.Time) ([]string, error) {
@@ -40,7 +39,7 @@ func TestEveryKeepsItsRhythm(t *testing.T) {
 		if err := s.Run(ctx, &rec); err != nil {
 			t.Error(err)
 		}
-		if got := rec.Records(); !slices.Equal(got, []string{"0s", "10s", "20s", "50s", "1m10s"}) {
+		if got := rec.records(); !slices.Equal(got, []string{"0s", "10s", "20s", "50s", "1m10s"}) {
 			t.Errorf("got %v", got)
 		}
 	})
@@ -75,9 +74,9 @@ func TestEveryEnds(t *testing.T) {
 		return source.Every(time.Second, func(ctx context.Context, _ time.Time) ([]int, error) { return []int{1}, err })
 	}
 	synctest.Test(t, func(t *testing.T) {
-		var rec sinktest.Recorder[int]
-		if err := failing(bad).Run(t.Context(), &rec); !errors.Is(err, bad) || rec.Len() > 0 {
-			t.Errorf("fn failed: %v, %d records", err, rec.Len())
+		var rec recorder[int]
+		if err := failing(bad).Run(t.Context(), &rec); !errors.Is(err, bad) || len(rec.records()) > 0 {
+			t.Errorf("fn failed: %v, %d records", err, len(rec.records()))
 		}
 		err := failing(nil).Run(t.Context(), kemi.SinkFunc[int](func(context.Context, []int) error { return bad }))
 		if !errors.Is(err, bad) {

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/kemi-go/kemi"
-	"github.com/kemi-go/kemi/sink/sinktest"
 	"github.com/kemi-go/kemi/source"
 )
 
@@ -27,12 +26,12 @@ func idle(ended *time.Time) kemi.Source[int] {
 }
 
 func TestMergeBringsAll(t *testing.T) {
-	var rec sinktest.Recorder[int]
+	var rec recorder[int]
 	s := source.Merge(source.FromSlice([]int{1, 2}), source.FromSlice[int](nil), source.FromSlice([]int{3}))
 	if err := s.Run(t.Context(), &rec); err != nil {
 		t.Fatal(err)
 	}
-	if got := slices.Sorted(slices.Values(rec.Records())); !slices.Equal(got, []int{1, 2, 3}) {
+	if got := slices.Sorted(slices.Values(rec.records())); !slices.Equal(got, []int{1, 2, 3}) {
 		t.Errorf("got %v", got)
 	}
 	if err := source.Merge[int]().Run(t.Context(), &rec); err != nil {
@@ -48,7 +47,7 @@ func TestMergeStopsTheOthersWhenOneFails(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			var a, b time.Time
 			began := time.Now()
-			err := source.Merge(idle(&a), fail, source.FromSlice([]int{1}), idle(&b)).Run(t.Context(), &sinktest.Recorder[int]{})
+			err := source.Merge(idle(&a), fail, source.FromSlice([]int{1}), idle(&b)).Run(t.Context(), &recorder[int]{})
 			if err == nil || !strings.Contains(err.Error(), "no route") {
 				t.Errorf("a source that %s: %v", name, err)
 			}
@@ -64,7 +63,7 @@ func TestMergeWaitsForAllWhenStopped(t *testing.T) {
 		var a, b time.Time
 		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 		defer cancel()
-		if err := source.Merge(idle(&a), idle(&b)).Run(ctx, &sinktest.Recorder[int]{}); err != nil {
+		if err := source.Merge(idle(&a), idle(&b)).Run(ctx, &recorder[int]{}); err != nil {
 			t.Error(err)
 		}
 		if a.IsZero() || b.IsZero() {
@@ -88,7 +87,7 @@ func TestMergeIsSharedIfOneIs(t *testing.T) {
 
 // TestMergeOpensLanes: sources with partitions keep their lanes behind Merge.
 func TestMergeOpensLanes(t *testing.T) {
-	var rec sinktest.Recorder[int]
+	var rec recorder[int]
 	lanes := 0
 	var f *kemi.Flow
 	partition := func(n int, id string) kemi.Source[int] {
@@ -103,7 +102,7 @@ func TestMergeOpensLanes(t *testing.T) {
 	if err := (&kemi.Pipeline{Flows: []*kemi.Flow{f}}).Run(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if lanes != 1 || rec.Len() != 1 {
-		t.Errorf("%d lanes, %d records", lanes, rec.Len())
+	if lanes != 1 || len(rec.records()) != 1 {
+		t.Errorf("%d lanes, %d records", lanes, len(rec.records()))
 	}
 }

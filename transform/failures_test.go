@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/kemi-go/kemi"
-	"github.com/kemi-go/kemi/sink/sinktest"
 	"github.com/kemi-go/kemi/transform"
 )
 
@@ -239,8 +238,8 @@ func TestFinishHandsOnWhatATickHasLeft(t *testing.T) {
 // down at first: the record is buried, and the others come as if nothing had been.
 func TestFailuresInAFlow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var got sinktest.Recorder[reading]
-		var dead sinktest.Recorder[kemi.DeadLetter]
+		var got recorder[reading]
+		var dead recorder[kemi.DeadLetter]
 		tries := map[reading]int{}
 		later := kemi.TransformFunc[reading, reading](func(_ context.Context, dst, src []reading) ([]reading, error) {
 			if tries[src[0]]++; src[0].at > 0 && tries[src[0]] < 3 {
@@ -269,9 +268,9 @@ func TestFailuresInAFlow(t *testing.T) {
 		for range 9 {
 			want = append(want, 9, 1)
 		}
-		ns := numbers(slices.DeleteFunc(got.Records(), func(r reading) bool { return r.at < 0 }))
-		if !slices.Equal(ns, want) || dead.Len() != 10 {
-			t.Errorf("%d dead letters and %v, want 10 and %v", dead.Len(), ns, want)
+		ns := numbers(slices.DeleteFunc(got.records(), func(r reading) bool { return r.at < 0 }))
+		if !slices.Equal(ns, want) || len(dead.records()) != 10 {
+			t.Errorf("%d dead letters and %v, want 10 and %v", len(dead.records()), ns, want)
 		}
 	})
 }

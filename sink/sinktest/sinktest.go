@@ -2,7 +2,19 @@
 // wrapper that makes any sink fail.
 //
 // A Sink is one method, but its contract is long: see [kemi.Sink]. [Run] holds a
-// sink to it, breach by breach, with a subtest for each.
+// sink to it, breach by breach, with a subtest for each:
+//
+//	func TestConformance(t *testing.T) {
+//		sinktest.Run(t, func(tb testing.TB) sinktest.Harness[kemi.Metric] {
+//			far := startServer(tb)
+//			return sinktest.Harness[kemi.Metric]{
+//				Sink:   NewSink(far.URL),
+//				New:    func(i int) kemi.Metric { return kemi.Gauge("x", kemi.Labels{}, time.Unix(int64(i), 0), 1) },
+//				Stored: far.Metrics,
+//				Down:   far.Down,
+//			}
+//		})
+//	}
 package sinktest
 
 import (

@@ -1,7 +1,16 @@
 // Package sourcetest has a conformance suite for sources.
 //
 // A Source is one method, but its contract is long: see [kemi.Source]. [Run] holds a
-// source to it, breach by breach, with a subtest for each.
+// source to it, breach by breach, with a subtest for each:
+//
+//	func TestConformance(t *testing.T) {
+//		sourcetest.Run(t, func(tb testing.TB) sourcetest.Harness[kemi.Log] {
+//			s := Listen(...)
+//			tb.Cleanup(func() { s.Close() })
+//			client := dial(tb, s.Addr())
+//			return sourcetest.Harness[kemi.Log]{Source: s, Feed: client.SendUntilTaken}
+//		})
+//	}
 package sourcetest
 
 import (

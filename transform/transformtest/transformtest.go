@@ -3,6 +3,16 @@
 // A Transform is one method, but its contract is long: see [kemi.Transform]. [Run]
 // holds a transform to it, breach by breach, with a subtest for each. What the
 // results should be is not its business: that is a table test of Apply.
+//
+//	func TestConformance(t *testing.T) {
+//		transformtest.Run(t, func(testing.TB) transformtest.Harness[kemi.Metric, kemi.Metric] {
+//			return transformtest.Harness[kemi.Metric, kemi.Metric]{
+//				New:     func() kemi.Transform[kemi.Metric, kemi.Metric] { return NewRates() },
+//				Batches: polls,
+//				Time:    func(m kemi.Metric) time.Time { return m.Time },
+//			}
+//		})
+//	}
 package transformtest
 
 import (
