@@ -8,6 +8,7 @@ import (
 	"io"
 	"maps"
 	"math"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -15,11 +16,16 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
 	"github.com/kemi-go/kemi"
+	"github.com/kemi-go/kemi/sink/notify/log"
 )
 
 // screen keeps the last state of every host and draws it. It is fed by two flows
 // through its two sinks; drawing takes a lock and no part in the flow of records.
+// Where the output is no terminal, a poll is a line and nothing is drawn.
 type screen struct {
 	out      io.Writer
 	terminal bool
@@ -28,8 +34,9 @@ type screen struct {
 
 	mu     sync.Mutex
 	hosts  map[string]*hostView
-	alerts map[kemi.Fingerprint]kemi.Alert
+	firing map[kemi.Fingerprint]kemi.Alert
 	told   []string // the last changes of alerts, oldest first
+	said   []string // the last lines of the log
 	drawn  int      // lines of the last frame
 	began  time.Time
 }
@@ -54,7 +61,7 @@ type poll struct {
 	mount             string
 }
 
-const historyLength = 22
+const historyLength = 60 // polls
 
 type history []float64
 
@@ -68,13 +75,46 @@ func (h *history) add(v float64) {
 func newScreen(out io.Writer, terminal bool, size func() (int, int)) *screen {
 	return &screen{
 		out: out, terminal: terminal, size: size, foot: func() []string { return nil },
-		hosts: map[string]*hostView{}, alerts: map[kemi.Fingerprint]kemi.Alert{}, began: time.Now(),
+		hosts: map[string]*hostView{}, firing: map[kemi.Fingerprint]kemi.Alert{}, began: time.Now(),
 	}
 }
 
-// metrics is the sink of the calculated metrics. The metrics of one poll come in one
-// batch, which may hold polls of several hosts.
-func (s *screen) metrics(_ context.Context, batch []kemi.Metric) error {
+// metrics is the sink of the calculated metrics.
+func (s *screen) metrics() kemi.Sink[kemi.Metric] { return kemi.SinkFunc[kemi.Metric](s.takeMetrics) }
+
+// alerts is the sink of the alerts: the screen, or lines of JSON.
+func (s *screen) alerts() kemi.Sink[kemi.Alert] {
+	if s.terminal {
+		return kemi.SinkFunc[kemi.Alert](s.takeAlerts)
+	}
+	return log.New(s.out)
+}
+
+// logger logs to the screen, or to stderr.
+func (s *screen) logger() *zap.Logger {
+	to := zapcore.Lock(os.Stderr)
+	if s.terminal {
+		to = zapcore.AddSync(logLines{s})
+	}
+	enc := zap.NewDevelopmentEncoderConfig()
+	enc.EncodeTime = zapcore.TimeEncoderOfLayout(time.TimeOnly)
+	return zap.New(zapcore.NewCore(zapcore.NewConsoleEncoder(enc), to, zapcore.WarnLevel))
+}
+
+type logLines struct{ s *screen }
+
+func (l logLines) Write(line []byte) (int, error) {
+	l.s.mu.Lock()
+	defer l.s.mu.Unlock()
+	text, _, _ := strings.Cut(string(line), "\n") // a stack is too long for the screen
+	l.s.said = append(l.s.said, strings.ReplaceAll(text, "\t", "  "))
+	l.s.said = l.s.said[max(len(l.s.said)-3, 0):]
+	return len(line), nil
+}
+
+// takeMetrics takes whole polls: the metrics of one poll come in one batch, which may
+// hold polls of several hosts.
+func (s *screen) takeMetrics(_ context.Context, batch []kemi.Metric) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for len(batch) > 0 {
@@ -159,15 +199,14 @@ func (h *hostView) line() string {
 	return line
 }
 
-// alert is the sink of the alerts.
-func (s *screen) alert(_ context.Context, batch []kemi.Alert) error {
+func (s *screen) takeAlerts(_ context.Context, batch []kemi.Alert) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, a := range batch {
 		if a.State == kemi.StateFiring {
-			s.alerts[a.Fingerprint] = a
+			s.firing[a.Fingerprint] = a
 		} else {
-			delete(s.alerts, a.Fingerprint)
+			delete(s.firing, a.Fingerprint)
 		}
 		s.told = append(s.told, fmt.Sprintf("%s  %-8s  %s", a.Time.Local().Format(time.TimeOnly), a.State, describe(a)))
 	}
@@ -185,6 +224,25 @@ func describe(a kemi.Alert) string {
 	return a.Rule + ": " + text
 }
 
+// drawEvery draws until ctx is done, and once more at the end.
+func (s *screen) drawEvery(ctx context.Context, every time.Duration) {
+	if !s.terminal {
+		return
+	}
+	fmt.Fprint(s.out, "\x1b[?25l") // no cursor
+	defer fmt.Fprint(s.out, "\x1b[?25h")
+	t := time.NewTicker(every)
+	defer t.Stop()
+	for ctx.Err() == nil {
+		s.draw()
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+		}
+	}
+	s.draw()
+}
+
 // draw writes one frame over the last one.
 func (s *screen) draw() {
 	if !s.terminal {
@@ -193,7 +251,7 @@ func (s *screen) draw() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	width, height := s.size()
-	lines := s.frame(time.Now(), height-1)
+	lines := s.frame(time.Now(), width, height-1)
 	var b bytes.Buffer
 	if s.drawn > 0 {
 		fmt.Fprintf(&b, "\x1b[%dA", s.drawn)
@@ -208,7 +266,8 @@ func (s *screen) draw() {
 }
 
 // frame is the screen in at most height lines.
-func (s *screen) frame(now time.Time, height int) []string {
+func (s *screen) frame(now time.Time, width, height int) []string {
+	cols := columnsOf(width)
 	hosts := slices.SortedFunc(maps.Values(s.hosts), func(a, b *hostView) int {
 		// Those that are down first, so that they are seen where not all fit.
 		if a.up != b.up {
@@ -225,12 +284,12 @@ func (s *screen) frame(now time.Time, height int) []string {
 	}
 	lines := []string{
 		bold(fmt.Sprintf("kemi  %s  running %s  hosts %d  down %d  alerts %d", now.Format(time.TimeOnly),
-			now.Sub(s.began).Truncate(time.Second), len(hosts), down, len(s.alerts))),
+			now.Sub(s.began).Truncate(time.Second), len(hosts), down, len(s.firing))),
 		"",
-		dim(fmt.Sprintf("%-16s %-30s %-30s %-18s %-20s %s", "HOST", "   CPU", "MEMORY", "FULLEST DISK", "TRAFFIC IN", "TRAFFIC OUT")),
+		dim(cols.line("HOST", "CPU", "", "MEMORY", "", "  DISK", "IN", "", "OUT", "")),
 	}
 	// The hosts get what the alerts and the foot leave over, the alerts at most half.
-	active := slices.SortedFunc(maps.Values(s.alerts), func(a, b kemi.Alert) int {
+	active := slices.SortedFunc(maps.Values(s.firing), func(a, b kemi.Alert) int {
 		return cmp.Or(a.StartsAt.Compare(b.StartsAt), cmp.Compare(a.Fingerprint, b.Fingerprint))
 	})
 	alerts := []string{"", dim("ALERTS")}
@@ -250,6 +309,10 @@ func (s *screen) frame(now time.Time, height int) []string {
 		alerts = append(alerts[:most-1], fmt.Sprintf("… %d more lines", len(alerts)-most+1))
 	}
 	room := max(height-len(lines)-len(alerts)-len(foot), 1)
+	for _, l := range s.said {
+		foot = append(foot, clean(l))
+	}
+	room = max(room-len(s.said), 1)
 	if len(hosts) == 0 {
 		lines = append(lines, "waiting for the first poll …")
 	}
@@ -258,24 +321,38 @@ func (s *screen) frame(now time.Time, height int) []string {
 			lines = append(lines, fmt.Sprintf("… %d more hosts", len(hosts)-i))
 			break
 		}
-		lines = append(lines, h.row())
+		lines = append(lines, h.row(cols))
 	}
 	lines = append(append(lines, alerts...), foot...)
 	return lines[:min(len(lines), max(height, 1))]
 }
 
-func (h *hostView) row() string {
-	name := fmt.Sprintf("%-16s ", cut(clean(h.name), 16))
+// columns is how wide the histories are: what the fixed columns leave of the width.
+type columns struct{ cpu, other int }
+
+const fixedColumns = 69
+
+func columnsOf(width int) columns {
+	rest := max(width-1-fixedColumns, 0)
+	return columns{cpu: min(rest*2/5, historyLength), other: min(rest/5, historyLength)}
+}
+
+// line puts the cells of a row side by side. Each history is as wide as its column.
+func (c columns) line(host, cpu, cpuHistory, mem, memHistory, disk, in, inHistory, out, outHistory string) string {
+	return fmt.Sprintf("%-12s %6s %-*s  %6s %-*s  %-15s %9s %-*s %9s %-*s", cut(host, 12), cpu, c.cpu, cpuHistory,
+		mem, c.other, memHistory, disk, in, c.other, inHistory, out, c.other, outHistory)
+}
+
+func (h *hostView) row(c columns) string {
 	if !h.up {
-		return name + red("down: "+cmp.Or(clean(h.reason), "no answer"))
+		return fmt.Sprintf("%-12s ", cut(clean(h.name), 12)) + red("  down: "+cmp.Or(clean(h.reason), "no answer"))
 	}
-	disk := "-"
+	disk := "     -"
 	if h.poll.mount != "" {
-		disk = fmt.Sprintf("%6s %s", percent(h.poll.disk), cut(clean(h.poll.mount), 10))
+		disk = fmt.Sprintf("%6s %s", percent(h.poll.disk), cut(clean(h.poll.mount), 8))
 	}
-	return name + fmt.Sprintf("%6s %s  %6s %s  %-18s %9s %s %9s %s",
-		percent(h.poll.cpu), spark(h.cpu, 22, 100), percent(h.poll.mem), spark(h.mem, 22, 100), disk,
-		bitrate(h.poll.in), spark(h.in, 10, 0), bitrate(h.poll.out), spark(h.send, 10, 0))
+	return c.line(clean(h.name), percent(h.poll.cpu), spark(h.cpu, c.cpu, 100), percent(h.poll.mem), spark(h.mem, c.other, 100),
+		disk, bitrate(h.poll.in), spark(h.in, c.other, 0), bitrate(h.poll.out), spark(h.send, c.other, 0))
 }
 
 // spark draws the end of a history in width cells, the newest at the right, on a

@@ -37,7 +37,7 @@ func TestOneLineForAHostAndAPoll(t *testing.T) {
 	s := newScreen(&out, false, nil)
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.Local)
 	batch := append(pollOf("web1", at, 1), pollOf("web2", at, 0)...)
-	if err := s.metrics(t.Context(), batch); err != nil {
+	if err := s.takeMetrics(t.Context(), batch); err != nil {
 		t.Fatal(err)
 	}
 	want := "03:04:05 web1 up  cpu 50.0%  memory 25.0%  disk /var 90.0%  in 1.5 kb/s  out 2.5 Mb/s\n" +
@@ -53,12 +53,12 @@ func TestFrameFitsTheTerminal(t *testing.T) {
 	s.foot = func() []string { return []string{"", "foot"} }
 	at := time.Now()
 	for i := range 30 {
-		if err := s.metrics(t.Context(), pollOf("host"+string(rune('a'+i%26))+strings.Repeat("x", i), at, float64(i%2))); err != nil {
+		if err := s.takeMetrics(t.Context(), pollOf("host"+string(rune('a'+i%26))+strings.Repeat("x", i), at, float64(i%2))); err != nil {
 			t.Fatal(err)
 		}
 	}
 	labels := kemi.LabelsOf("alertname", "HighCPU", "host", "a\x1b]0;evil\a")
-	if err := s.alert(t.Context(), []kemi.Alert{{Rule: "HighCPU", Labels: labels, State: kemi.StateFiring, Time: at, StartsAt: at}}); err != nil {
+	if err := s.takeAlerts(t.Context(), []kemi.Alert{{Rule: "HighCPU", Labels: labels, State: kemi.StateFiring, Time: at, StartsAt: at}}); err != nil {
 		t.Fatal(err)
 	}
 	s.draw()
