@@ -55,7 +55,7 @@ const (
 	stored    fate = iota
 	replaced       // there was one of the same time; the last one counts
 	late           // older than what is kept
-	displaced      // stored, at the cost of the oldest one: the ring may not grow further
+	displaced      // the oldest one was given up, as the ring may not grow further
 )
 
 // ring holds the samples of one series in order of time, oldest first. A sample
@@ -106,13 +106,12 @@ func (r *ring) put(s sample, x extra, from int64, limit int) fate {
 			i -= dropped
 		} else if r.n < limit {
 			r.grow(min(max(8, r.n+r.n/2), limit))
+		} else if i == 0 {
+			return displaced // it is the oldest one itself
 		} else {
 			r.drop(1)
-			res = displaced
-			if i == 0 { // it would itself be the oldest
-				i = 1
-			}
 			i--
+			res = displaced
 		}
 	}
 	r.n++
