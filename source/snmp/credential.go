@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 
 	"github.com/kemi-go/kemi/source/snmp/internal/codec"
 )
@@ -77,13 +78,7 @@ func (c Credential) String() string {
 	if c.Version == V2c {
 		return "snmp v2c"
 	}
-	s := fmt.Sprintf("snmp v3 user %q", c.User)
-	for _, p := range []string{string(c.AuthProtocol), string(c.PrivProtocol)} {
-		if p != "" {
-			s += " " + p
-		}
-	}
-	return s
+	return strings.TrimRight(fmt.Sprintf("snmp v3 user %q %s %s", c.User, c.AuthProtocol, c.PrivProtocol), " ")
 }
 
 // GoString is String, for %#v.

@@ -39,7 +39,7 @@ func TestSecretsAreNotPrinted(t *testing.T) {
 	}
 
 	texts := []string{logged.String()}
-	for _, x := range []any{v2, v3, &v3, cfg, []snmp.Credential{v3}, p, *&p} {
+	for _, x := range []any{v2, v3, &v3, cfg, []snmp.Credential{v3}, p} {
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
 			texts = append(texts, fmt.Sprintf(verb, x))
 		}

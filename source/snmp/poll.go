@@ -143,7 +143,7 @@ func (q *poll) talk() reason {
 		return why
 	}
 	var err error
-	if q.call, err = q.p.engine.Open(h.hash, h.addr); err != nil {
+	if q.call, err = q.p.engine.Open(h.hash, h.addr, h.failuresNow() > 0); err != nil {
 		if errors.Is(err, engine.ErrUnreachable) {
 			return unreachable
 		}

@@ -50,7 +50,7 @@ type Config struct {
 	Timeout  time.Duration // how long the last try of a request waits; 0: 3 s
 	Retries  int           // tries of a request after the first; 0: 1; negative: none
 
-	MaxInFlight   int // requests on the wire at once; 0: as many as the receive buffers hold, which also bounds a larger number
+	MaxInFlight   int // requests on the wire at once; 0: what the receive buffers hold, at most 512 a CPU; they bound a larger number too
 	MaxRows       int // of one table; 0: 5000
 	SourceAddress SourceAddress
 	LocalAddr     netip.Addr    // to send from; zero: any

@@ -112,7 +112,7 @@ type plan struct {
 	oids    []string // of scalars, each once; the first is sysUpTime
 	scalars []scalarPlan
 	tables  []*tablePlan
-	watch   []int    // of oids
+	watch   []int // of oids
 
 	mu     sync.Mutex
 	probes map[*security][][]byte // the encoded requests for oids

@@ -34,10 +34,8 @@ func TestASlowHostHoldsUpNobody(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		took := time.Since(start)
-		fast := 0
-		for end := start.Add(500 * time.Millisecond); ; {
-			fast = 0
+		held, through, fast := time.Since(start), time.Duration(0), 0
+		for through == 0 && time.Since(start) < 3*time.Second {
 			for _, m := range metrics(ms).named("up") {
 				if m.Host() == "slow" {
 					slowUp += int(m.Float())
@@ -45,20 +43,20 @@ func TestASlowHostHoldsUpNobody(t *testing.T) {
 					fast += int(m.Float())
 				}
 			}
-			if fast >= 99 || time.Now().After(end) {
+			if fast == 99 {
+				through = time.Since(start)
 				break
 			}
-			if ms, err = lane.(kemi.Ticker[kemi.Metric]).Tick(t.Context(), ms, time.Now()); err != nil {
+			time.Sleep(time.Millisecond)
+			if ms, err = lane.(kemi.Ticker[kemi.Metric]).Tick(t.Context(), ms[:0], time.Now()); err != nil {
 				t.Fatal(err)
 			}
-			time.Sleep(time.Millisecond)
 		}
-		if fast != 99 {
-			t.Errorf("cycle %d: %d of 99 hosts were through in half a second", cycle, fast)
+		// Half a second on a machine that is not busy with other things.
+		if through == 0 || through > 1500*time.Millisecond || held > 1500*time.Millisecond {
+			t.Errorf("cycle %d: the lane was held up for %v; %d of 99 hosts were through, after %v", cycle, held, fast, through)
 		}
-		if took > 450*time.Millisecond {
-			t.Errorf("cycle %d: the lane was held up for %v", cycle, took)
-		}
+		t.Logf("cycle %d: Apply took %v, the 99 were through after %v", cycle, held, through)
 		time.Sleep(time.Until(start.Add(time.Second)))
 	}
 	if slowUp == 0 {

@@ -3,10 +3,10 @@ package codec
 import (
 	"bytes"
 	"crypto"
-	_ "crypto/md5"
-	_ "crypto/sha1"
-	_ "crypto/sha256"
-	_ "crypto/sha512"
+	_ "crypto/md5"    // for crypto.Hash, as the three below
+	_ "crypto/sha1"   // SHA
+	_ "crypto/sha256" // SHA-224, SHA-256
+	_ "crypto/sha512" // SHA-384, SHA-512
 	"encoding/binary"
 	"errors"
 	"fmt"

@@ -2,6 +2,4 @@
 
 package engine
 
-import "net"
-
-func readBuffer(*net.UDPConn) int { return 0 }
+func readBuffer(*socket) int { return 0 }

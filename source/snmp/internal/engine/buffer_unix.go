@@ -2,20 +2,13 @@
 
 package engine
 
-import (
-	"net"
-	"syscall"
-)
+import "syscall"
 
 // readBuffer returns the size of the receive buffer that the kernel granted, 0 if it
 // does not say.
-func readBuffer(c *net.UDPConn) int {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return 0
-	}
+func readBuffer(c *socket) int {
 	n := 0
-	_ = raw.Control(func(fd uintptr) {
+	_ = c.raw.Control(func(fd uintptr) {
 		n, _ = syscall.GetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF)
 	})
 	return max(n, 0)

@@ -16,6 +16,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -31,11 +32,13 @@ const (
 
 // Config describes an engine.
 type Config struct {
-	Shards     int        // pairs of sockets; 0: GOMAXPROCS, at most 8
-	Local      netip.Addr // to send from; zero: any address of both families
-	Source     Source
-	Window     int // requests on the wire at once, of all shards; 0: what the receive buffers hold
-	ReadBuffer int // bytes of SO_RCVBUF to ask for
+	Shards int        // pairs of sockets; 0: GOMAXPROCS, at most 8
+	Local  netip.Addr // to send from; zero: any address of both families
+	Source Source
+	// Window is how many requests may be on the wire at once, of all shards; 0: what the
+	// receive buffers hold. Hosts that may be dead have the window of one shard besides.
+	Window     int
+	ReadBuffer int // bytes of SO_RCVBUF and of SO_SNDBUF to ask for
 	// ID finds the id of a message.
 	ID func(msg []byte) (uint32, bool)
 }
@@ -48,6 +51,8 @@ var (
 	ErrFull        = errors.New("too many calls")
 	ErrRefused     = errors.New("port unreachable")
 	ErrUnreachable = errors.New("host or network unreachable")
+
+	errBusy = errors.New("the send buffer is full")
 )
 
 const (
@@ -66,6 +71,10 @@ const (
 	// truesize is what the kernel charges the receive buffer for one answer of an
 	// Ethernet frame, or a little more.
 	truesize = 3072
+
+	// maxWindow bounds the window of a shard where buffers are large: more requests at
+	// once only wait for each other, here and at the far end, while their time runs out.
+	maxWindow = 512
 )
 
 // Counters count datagrams since the engine was opened.
@@ -93,9 +102,14 @@ type Engine struct {
 	sent, received, malformed, unmatched, foreign, crowded, refused atomic.Uint64
 }
 
+type socket struct {
+	*net.UDPConn
+	raw syscall.RawConn
+}
+
 // shard is a pair of sockets and the calls that use them.
 type shard struct {
-	v4, v6 *net.UDPConn
+	v4, v6 *socket
 	window chan struct{} // holds a token for each request on the wire
 
 	mu    sync.Mutex
@@ -115,16 +129,16 @@ func New(cfg Config) (*Engine, error) {
 		cfg.Shards = min(runtime.GOMAXPROCS(0), 8)
 	}
 	e := &Engine{cfg: cfg, closed: make(chan struct{})}
-	for range cfg.Shards {
+	for range cfg.Shards + 1 { // the last one is for hosts that may be dead
 		s, err := e.openShard()
 		if err != nil {
-			e.Close()
+			_ = e.Close() // the first error says it
 			return nil, err
 		}
 		e.shards = append(e.shards, s)
 	}
 	for _, s := range e.shards {
-		for _, c := range []*net.UDPConn{s.v4, s.v6} {
+		for _, c := range []*socket{s.v4, s.v6} {
 			if c != nil {
 				e.readers.Go(func() { e.read(s, c) })
 			}
@@ -147,12 +161,13 @@ func (e *Engine) openShard() (*shard, error) {
 		return nil, fmt.Errorf("snmp: open a socket: %w", errors.Join(errs...))
 	}
 	window := 0
-	for _, c := range []*net.UDPConn{s.v4, s.v6} {
+	for _, c := range []*socket{s.v4, s.v6} {
 		if c == nil {
 			continue
 		}
 		if e.cfg.ReadBuffer > 0 {
 			_ = c.SetReadBuffer(e.cfg.ReadBuffer) // what was granted is read back
+			_ = c.SetWriteBuffer(e.cfg.ReadBuffer)
 		}
 		watchErrors(c)
 		if n := readBuffer(c); n > 0 {
@@ -165,6 +180,9 @@ func (e *Engine) openShard() (*shard, error) {
 	if window == 0 {
 		window = 64
 	}
+	if e.cfg.Window == 0 {
+		window = min(window, maxWindow)
+	}
 	if e.cfg.Window > 0 {
 		window = min(window, (e.cfg.Window+e.cfg.Shards-1)/e.cfg.Shards)
 	}
@@ -173,7 +191,7 @@ func (e *Engine) openShard() (*shard, error) {
 	return s, nil
 }
 
-func listen(network string, local netip.Addr, errs *[]error) *net.UDPConn {
+func listen(network string, local netip.Addr, errs *[]error) *socket {
 	a := &net.UDPAddr{}
 	if local.IsValid() {
 		a = net.UDPAddrFromAddrPort(netip.AddrPortFrom(local, 0))
@@ -183,7 +201,13 @@ func listen(network string, local netip.Addr, errs *[]error) *net.UDPConn {
 		*errs = append(*errs, err)
 		return nil
 	}
-	return c
+	raw, err := c.SyscallConn()
+	if err != nil {
+		*errs = append(*errs, err)
+		_ = c.Close()
+		return nil
+	}
+	return &socket{c, raw}
 }
 
 // grow adds free slots. Their generations start at random, so that a restarted
@@ -202,7 +226,7 @@ func (e *Engine) Close() error {
 	e.closing.Do(func() { close(e.closed) })
 	var errs []error
 	for _, s := range e.shards {
-		for _, c := range []*net.UDPConn{s.v4, s.v6} {
+		for _, c := range []*socket{s.v4, s.v6} {
 			if c != nil {
 				if err := c.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
 					errs = append(errs, err)
@@ -228,7 +252,7 @@ func (e *Engine) Counters() Counters {
 }
 
 // read takes what comes in on one socket. It never waits for a consumer.
-func (e *Engine) read(s *shard, c *net.UDPConn) {
+func (e *Engine) read(s *shard, c *socket) {
 	buf := make([]byte, 65535)
 	for failures := 0; ; {
 		n, from, err := c.ReadFromUDPAddrPort(buf)
@@ -346,7 +370,7 @@ type Answer struct {
 type Call struct {
 	e    *Engine
 	s    *shard
-	conn *net.UDPConn
+	conn *socket
 	to   netip.AddrPort
 	slot uint16
 
@@ -361,9 +385,14 @@ type Call struct {
 }
 
 // Open starts a call. host decides on the shard, so that a host is always met from
-// the same port.
-func (e *Engine) Open(host uint64, to netip.AddrPort) (*Call, error) {
-	s := e.shards[host%uint64(len(e.shards))]
+// the same port. A host that may be dead is met from another one: what the kernel
+// cannot deliver takes room in the send buffer, which is that of its kind alone.
+func (e *Engine) Open(host uint64, to netip.AddrPort, dead bool) (*Call, error) {
+	n := len(e.shards) - 1
+	s := e.shards[n]
+	if !dead {
+		s = e.shards[host%uint64(n)]
+	}
 	to = netip.AddrPortFrom(to.Addr().Unmap(), to.Port())
 	conn := s.v4
 	if to.Addr().Is6() {
@@ -438,6 +467,44 @@ func (c *Call) Answers() <-chan Answer { return c.answers }
 // Send sends one try, as soon as the window lets it, but not after until. It returns
 // when it did.
 func (c *Call) Send(msg []byte, stop <-chan struct{}, until time.Time) (at time.Time, err error) {
+	if err := c.acquire(stop, until); err != nil {
+		return at, err
+	}
+	pause := time.Millisecond
+	for bounces := 0; ; {
+		at = time.Now()
+		err = c.conn.send(msg, c.to)
+		switch {
+		case err == nil:
+			c.e.sent.Add(1)
+			return at, nil
+		case errors.Is(err, errBusy) && at.Before(until):
+			select {
+			case <-time.After(pause):
+				pause = min(2*pause, 50*time.Millisecond)
+				continue
+			case <-stop:
+				err = ErrStopped
+			}
+		case errors.Is(err, errBusy):
+			err = ErrLate
+		case isBounce(err) && bounces < 3:
+			// An ICMP message about another host was waiting on the socket.
+			bounces++
+			readErrors(c.conn, c.e.bounced(c.s))
+			continue
+		case errors.Is(err, net.ErrClosed):
+			err = ErrClosed
+		default:
+			err = fmt.Errorf("%w: %w", ErrUnreachable, err)
+		}
+		c.release()
+		return at, err
+	}
+}
+
+// acquire takes a token of the window.
+func (c *Call) acquire(stop <-chan struct{}, until time.Time) error {
 	c.release()
 	select {
 	case c.s.window <- struct{}{}:
@@ -447,11 +514,11 @@ func (c *Call) Send(msg []byte, stop <-chan struct{}, until time.Time) (at time.
 		select {
 		case c.s.window <- struct{}{}:
 		case <-t.C:
-			return at, ErrLate
+			return ErrLate
 		case <-stop:
-			return at, ErrStopped
+			return ErrStopped
 		case <-c.e.closed:
-			return at, ErrClosed
+			return ErrClosed
 		}
 	}
 	c.held.Store(true)
@@ -460,23 +527,7 @@ func (c *Call) Send(msg []byte, stop <-chan struct{}, until time.Time) (at time.
 	} else {
 		c.timer.Reset(hold)
 	}
-	for range 3 {
-		at = time.Now()
-		if _, err = c.conn.WriteToUDPAddrPort(msg, c.to); err == nil {
-			c.e.sent.Add(1)
-			return at, nil
-		}
-		if !isBounce(err) {
-			break
-		}
-		// An ICMP message about another host was waiting on the socket.
-		readErrors(c.conn, c.e.bounced(c.s))
-	}
-	c.release()
-	if errors.Is(err, net.ErrClosed) {
-		return at, ErrClosed
-	}
-	return at, fmt.Errorf("%w: %w", ErrUnreachable, err)
+	return nil
 }
 
 // release gives the token of the window back, once.

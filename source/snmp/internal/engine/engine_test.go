@@ -57,7 +57,7 @@ func soon() time.Time { return time.Now().Add(5 * time.Second) }
 func TestTheIDsOfEveryTryOfARequestAreGood(t *testing.T) {
 	e := open(t, Config{Shards: 1})
 	c, to := peer(t)
-	call, err := e.Open(1, to)
+	call, err := e.Open(1, to, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +102,7 @@ func TestIDsAreNotUsedAgainSoon(t *testing.T) {
 	_, to := peer(t)
 	seen := map[uint32]bool{}
 	for range 20_000 {
-		c, err := e.Open(7, to)
+		c, err := e.Open(7, to, false)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -123,7 +123,7 @@ func TestManyCallsAtOnce(t *testing.T) {
 	_, to := peer(t)
 	ids := map[uint32]*Call{}
 	for range 3 * firstSlots {
-		c, err := e.Open(7, to)
+		c, err := e.Open(7, to, false)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -137,11 +137,11 @@ func TestManyCallsAtOnce(t *testing.T) {
 		c.Close()
 	}
 	for range maxSlots {
-		if _, err := e.Open(7, to); err != nil {
+		if _, err := e.Open(7, to, false); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, err := e.Open(7, to); !errors.Is(err, ErrFull) {
+	if _, err := e.Open(7, to, false); !errors.Is(err, ErrFull) {
 		t.Errorf("one call too many gave %v", err)
 	}
 }
@@ -152,7 +152,7 @@ func TestTheWindow(t *testing.T) {
 	c, to := peer(t)
 	var calls []*Call
 	for range 3 {
-		call, err := e.Open(1, to)
+		call, err := e.Open(1, to, false)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -187,7 +187,7 @@ func TestTheWindow(t *testing.T) {
 	if _, err := calls[0].Send(message(calls[0].NextID()), nil, soon()); err != nil || time.Since(start) > 3*time.Second {
 		t.Errorf("after %v: %v", time.Since(start), err)
 	}
-	if n := e.Counters(); n.Window != 2 || n.OnWire > 2 {
+	if n := e.Counters(); n.Window != 4 || n.OnWire > 2 {
 		t.Errorf("%+v", n)
 	}
 }
@@ -195,8 +195,8 @@ func TestTheWindow(t *testing.T) {
 func TestCloseEndsACall(t *testing.T) {
 	e := open(t, Config{Shards: 1, Window: 1})
 	_, to := peer(t)
-	a, _ := e.Open(1, to)
-	b, _ := e.Open(1, to)
+	a, _ := e.Open(1, to, false)
+	b, _ := e.Open(1, to, false)
 	a.Ask()
 	b.Ask()
 	if _, err := a.Send(message(a.NextID()), nil, soon()); err != nil {

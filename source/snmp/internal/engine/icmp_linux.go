@@ -3,7 +3,6 @@ package engine
 import (
 	"encoding/binary"
 	"errors"
-	"net"
 	"net/netip"
 	"syscall"
 )
@@ -11,13 +10,9 @@ import (
 // watchErrors asks the kernel to keep ICMP errors of the socket, with the datagram
 // that caused each (IP_RECVERR of ip(7)): a socket that is not connected does not
 // hear of them otherwise, and a refused host would cost a timeout.
-func watchErrors(c *net.UDPConn) {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return
-	}
+func watchErrors(c *socket) {
 	// Without the option a refused host is one that does not answer.
-	_ = raw.Control(func(fd uintptr) {
+	_ = c.raw.Control(func(fd uintptr) {
 		_ = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_IP, syscall.IP_RECVERR, 1)
 		_ = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_IPV6, syscall.IPV6_RECVERR, 1)
 	})
@@ -31,13 +26,9 @@ func isBounce(err error) bool {
 
 // readErrors hands over every error that waits on the socket, and returns how many
 // there were.
-func readErrors(c *net.UDPConn, f func(quoted []byte, to netip.AddrPort, err error)) int {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return 0
-	}
+func readErrors(c *socket, f func(quoted []byte, to netip.AddrPort, err error)) int {
 	n := 0
-	_ = raw.Control(func(fd uintptr) {
+	_ = c.raw.Control(func(fd uintptr) {
 		var quoted [2048]byte
 		var control [512]byte
 		for n < 10_000 {

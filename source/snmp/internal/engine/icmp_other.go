@@ -2,16 +2,13 @@
 
 package engine
 
-import (
-	"net"
-	"net/netip"
-)
+import "net/netip"
 
 // Only Linux tells a socket that is not connected about ICMP errors. Elsewhere a
 // refused host is one that does not answer.
 
-func watchErrors(*net.UDPConn) {}
+func watchErrors(*socket) {}
 
 func isBounce(error) bool { return false }
 
-func readErrors(*net.UDPConn, func(quoted []byte, to netip.AddrPort, err error)) int { return 0 }
+func readErrors(*socket, func(quoted []byte, to netip.AddrPort, err error)) int { return 0 }
