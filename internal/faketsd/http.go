@@ -81,7 +81,7 @@ func (s *Server) reply(w http.ResponseWriter, r *http.Request, code int, v any) 
 	if strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
 		w.Header().Set("Content-Encoding", "gzip")
 		z := gzip.NewWriter(w)
-		defer z.Close()
+		defer func() { _ = z.Close() }()
 		out = z
 	}
 	w.WriteHeader(code)
