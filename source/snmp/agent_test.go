@@ -62,6 +62,7 @@ func newAgent(tb testing.TB) *agent {
 	if err != nil {
 		tb.Fatal(err)
 	}
+	_ = conn.SetReadBuffer(4 << 20) // a test may ask for a hundred hosts at once
 	a := &agent{tb: tb, conn: conn, community: "public", engine: "\x80\x00\x1f\x88\x04test", boots: 1, clock: func() uint32 { return 1000 }}
 	done := make(chan struct{})
 	go func() {

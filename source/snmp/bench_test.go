@@ -107,7 +107,7 @@ func BenchmarkPoll(b *testing.B) {
 					b.Fatal(err)
 				}
 				if len(ms) != n*perHost || metrics(ms).reason() != "" {
-					b.Fatalf("%d metrics of %d hosts", len(ms), n)
+					b.Fatalf("%d metrics of %d hosts, failures %q: %+v", len(ms), n, metrics(ms).reason(), p.Stats())
 				}
 			})
 		})
