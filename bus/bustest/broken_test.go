@@ -158,12 +158,13 @@ var broken = []struct {
 	}},
 	{"keeps the slice and writes it later", "OrderPerKey", "kept after Write", func(b *bent, _ *memory.Config[record]) {
 		var mu sync.Mutex
-		var before []record
+		before := map[string][]record{} // by writer, so that no two goroutines meet in a slice
 		b.write = func(ctx context.Context, batch []record, good write) error {
 			mu.Lock()
 			defer mu.Unlock()
-			err := good(ctx, before)
-			before = batch
+			writer, _, _ := strings.Cut(batch[0].Key, "-")
+			err := good(ctx, before[writer])
+			before[writer] = batch
 			return err
 		}
 	}},

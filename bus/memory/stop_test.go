@@ -154,3 +154,115 @@ func TestHardStopEndsAWaitingWrite(t *testing.T) {
 		}
 	})
 }
+
+// A member that leaves others behind does not drain: they go on.
+func TestLeavingMemberHandsOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		topic := lines(t, memory.Config[kemi.Log]{Partitions: 2})
+		g := topic.Group("g")
+		for i := range 10_000 {
+			write(t, topic, line(fmt.Sprint("web", i%20), i))
+		}
+		var got atomic.Int64
+		run := func(nap time.Duration) (stop func()) {
+			ctx, cancel := context.WithCancel(t.Context())
+			ended := make(chan error)
+			go func() {
+				ended <- g.Run(ctx, kemi.SinkFunc[kemi.Log](func(_ context.Context, batch []kemi.Log) error {
+					time.Sleep(nap)
+					got.Add(int64(len(batch)))
+					return nil
+				}))
+			}()
+			return func() {
+				cancel()
+				if err := <-ended; err != nil {
+					t.Error(err)
+				}
+			}
+		}
+		stopFirst := run(500 * time.Millisecond)
+		synctest.Wait()
+		stopSecond := run(time.Millisecond)
+		time.Sleep(time.Second)
+		began := time.Now()
+		stopFirst()
+		if d := time.Since(began); d > 2*time.Second {
+			t.Errorf("the member left after %v: it read on although there was another", d)
+		}
+		stopSecond()
+		if got.Load() != 10_000 {
+			t.Errorf("10000 records came as %d", got.Load())
+		}
+	})
+}
+
+// Partitions are shared anew when a member comes, be the topic as quiet as it may.
+func TestIdlePartitionsMove(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		topic := lines(t, memory.Config[kemi.Log]{Partitions: 4})
+		var flows [2]*kemi.Flow
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		for i := range flows {
+			flows[i] = kemi.Connect("f", topic.Group("g"), kemi.SinkFunc[kemi.Log](func(context.Context, []kemi.Log) error { return nil }))
+			p := kemi.Pipeline{Flows: flows[i : i+1]}
+			go func() { ended <- p.Run(ctx) }()
+			synctest.Wait()
+		}
+		if a, b := flows[0].Stats().Lanes, flows[1].Stats().Lanes; a != 2 || b != 2 {
+			t.Errorf("two members have %d and %d lanes of 4", a, b)
+		}
+		cancel()
+		for range flows {
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
+
+// Of two Runs of one All the slower one counts.
+func TestSlowestRunOfAnAllHoldsTheWriters(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		topic := lines(t, memory.Config[kemi.Log]{Capacity: 10})
+		all := topic.All("a")
+		for i := range 8 {
+			write(t, topic, line("web1", i))
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		free := make(chan struct{})
+		for _, wait := range []chan struct{}{nil, free} {
+			go func() {
+				ended <- all.Run(ctx, kemi.SinkFunc[kemi.Log](func(context.Context, []kemi.Log) error {
+					if wait != nil {
+						<-wait
+					}
+					return nil
+				}))
+			}()
+		}
+		synctest.Wait()
+		n := 8
+		for ; n < 100; n++ {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			err := topic.Write(ctx, []kemi.Log{line("web1", n)})
+			cancel()
+			if err != nil {
+				break
+			}
+			synctest.Wait()
+		}
+		if n != 10 {
+			t.Errorf("%d records were taken, and one Run that has read none may be 10 behind", n)
+		}
+		close(free)
+		cancel()
+		for range 2 {
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}

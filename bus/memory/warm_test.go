@@ -155,3 +155,54 @@ func TestStateMovesWithThePartition(t *testing.T) {
 		stop()
 	})
 }
+
+// A replay goes on when what it was about to read is dropped, because a slower reader
+// that held it has caught up.
+func TestReplayOutlivesWhatItReplays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		topic := lines(t, memory.Config[kemi.Log]{Partitions: 1, Retain: 90 * time.Second})
+		g, slow := topic.Group("g"), topic.Group("slow")
+		for i := range 10 {
+			var batch []kemi.Log // too large to be read together with the next
+			for range 200 {
+				batch = append(batch, line("web1", i))
+			}
+			write(t, topic, batch...)
+			time.Sleep(time.Minute)
+		}
+		drain(t, g)
+
+		blocked, free := make(chan struct{}), make(chan struct{})
+		var replayed []string
+		block := sync.OnceFunc(func() { close(blocked); <-free })
+		state := kemi.TransformFunc[kemi.Log, kemi.Log](func(_ context.Context, dst, src []kemi.Log) ([]kemi.Log, error) {
+			replayed = append(replayed, src[0].Message)
+			block()
+			return append(dst, src...), nil
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		p := kemi.Pipeline{Flows: []*kemi.Flow{kemi.Pipe("f", g, kemi.Transform[kemi.Log, kemi.Log](warmed{state}),
+			kemi.SinkFunc[kemi.Log](func(context.Context, []kemi.Log) error { return nil }))}}
+		go func() { ended <- p.Run(ctx) }()
+		<-blocked
+		drain(t, slow)
+		close(free)
+		synctest.Wait()
+		write(t, topic, line("web1", 10))
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		if got := fmt.Sprint(replayed); got != "[0 8 9 10]" {
+			t.Errorf("the state was fed %v, want what was there: [0 8 9 10]", got)
+		}
+	})
+}
+
+// warmed gives a transform a horizon.
+type warmed struct {
+	kemi.Transform[kemi.Log, kemi.Log]
+}
+
+func (warmed) Horizon() time.Duration { return time.Hour }
