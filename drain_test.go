@@ -508,6 +508,33 @@ func TestEndsOfRun(t *testing.T) {
 			time.Sleep(time.Minute)
 		})
 	})
+	t.Run("a write after the end of its flow alone", func(t *testing.T) {
+		for _, before := range []int{0, 1} {
+			synctest.Test(t, func(t *testing.T) {
+				src := source(func(ctx context.Context, out kemi.Sink[item]) {
+					for range before {
+						if err := out.Write(ctx, items(0, 1)); err != nil {
+							t.Error(err)
+						}
+					}
+					time.AfterFunc(time.Second, func() {
+						if err := out.Write(ctx, items(1, 3)); err == nil || err.Error() != "kemi: Write after the flow has ended" {
+							t.Errorf("after %d writes: %v", before, err)
+						}
+					})
+				})
+				p := &kemi.Pipeline{Flows: []*kemi.Flow{kemi.Connect("f", src, nowhere[item]()), kemi.Connect("other", idle[item](), nowhere[item]())}}
+				stop := background(p)
+				time.Sleep(time.Minute)
+				if err := stop(); err != nil {
+					t.Error(err)
+				}
+				if s := closed(t, p)[0]; s.Failed != 3 || int(s.Written) != before {
+					t.Errorf("ledger %+v", s)
+				}
+			})
+		}
+	})
 	t.Run("a sink that ends the goroutine", func(t *testing.T) {
 		src := source(func(ctx context.Context, out kemi.Sink[item]) {
 			done := make(chan struct{})

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -38,7 +39,7 @@ func TestFailuresAreOfOneBatch(t *testing.T) {
 		if ok != c.ok {
 			t.Errorf("%s: ok = %v", name, ok)
 		}
-		if ok && (len(failed) != 2 || failed[0].Index != 2 || failed[0].Err != errDown || failed[1].Index != 7 || failed[1].Err != io.EOF) {
+		if ok && (len(failed) != 2 || failed[0].Index != 2 || !errors.Is(failed[0].Err, errDown) || failed[1].Index != 7 || !errors.Is(failed[1].Err, io.EOF)) {
 			t.Errorf("%s: %v, want the failures in order", name, failed)
 		}
 		if !ok && failed != nil {
@@ -57,7 +58,7 @@ func TestPartialIsCarefulWithIndexes(t *testing.T) {
 		if _, ok := kemi.Failures(err, batch); err == nil || ok || kemi.IsPermanent(err) {
 			t.Errorf("index %d: %v, want an ordinary error about the whole batch", i, err)
 		}
-		if !strings.Contains(err.Error(), fmt.Sprint(i)) || !strings.Contains(err.Error(), "EOF") {
+		if !strings.Contains(err.Error(), strconv.Itoa(i)) || !strings.Contains(err.Error(), "EOF") {
 			t.Errorf("index %d: %v, want the index and the reason", i, err)
 		}
 	}

@@ -778,6 +778,7 @@ func (l *Labels) UnmarshalJSON(b []byte) error {
 // Kind says how the number of a metric may move.
 type Kind uint8
 
+// The kinds of metrics.
 const (
 	KindGauge        Kind = iota // goes up and down; a float64
 	KindCounter                  // only grows, until it is reset; 64 bits

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -175,7 +176,9 @@ func TestLabelsOfAnOddNumberPanics(t *testing.T) {
 			t.Error("no panic")
 		}
 	}()
-	kemi.LabelsOf("host")
+	for _, odd := range [][]string{{"host"}} {
+		kemi.LabelsOf(odd...)
+	}
 }
 
 func TestLabelsAsText(t *testing.T) {
@@ -195,7 +198,7 @@ func TestEqualLabelsAreOneFromAnyGoroutine(t *testing.T) {
 		for g := range made {
 			wg.Go(func() {
 				for i := range sets {
-					made[g][i] = kemi.LabelsOf("host", fmt.Sprint("h", i), "disk", "/").With("n", fmt.Sprint(i%7))
+					made[g][i] = kemi.LabelsOf("host", fmt.Sprint("h", i), "disk", "/").With("n", strconv.Itoa(i%7))
 				}
 			})
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -46,7 +47,7 @@ func TestEveryLaneHasAForkOfItsOwn(t *testing.T) {
 		var wg sync.WaitGroup
 		for i := range 10 {
 			wg.Go(func() {
-				l := kemi.OpenLane(out, fmt.Sprint(i))
+				l := kemi.OpenLane(out, strconv.Itoa(i))
 				for range 20 {
 					if err := l.Write(ctx, items(0, 5)); err != nil {
 						t.Error(err)

@@ -147,7 +147,7 @@ func TestOnlyTheFailedRecordsAreTriedAgain(t *testing.T) {
 // translate the error of what it calls costs a repetition and never a record.
 func TestAPartialOfAnotherBatchIsAboutTheWhole(t *testing.T) {
 	for name, other := range map[string]func(b []item) []item{
-		"copied":   func(b []item) []item { return slices.Clone(b) },
+		"copied":   slices.Clone[[]item],
 		"filtered": func(b []item) []item { return b[2:] },
 	} {
 		to := &failing{n: 1, err: func(b []item) error {

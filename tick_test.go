@@ -169,6 +169,27 @@ func TestTicksComeWithoutRecords(t *testing.T) {
 	}
 }
 
+// TestAMutedLaneIsNotTickedByTheTimer: in a replay, the time of the clock is wrong.
+func TestAMutedLaneIsNotTickedByTheTimer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		via := &ticker{forks: true}
+		src := source(func(ctx context.Context, out kemi.Sink[item]) {
+			l := kemi.OpenLane(out, "p0")
+			l.Mute(true)
+			time.Sleep(5500 * time.Millisecond)
+			if n := len(via.made[0].ticked()); n != 0 {
+				t.Errorf("%d ticks while muted", n)
+			}
+			l.Mute(false)
+			time.Sleep(2 * time.Second)
+			if n := len(via.made[0].ticked()); n != 2 {
+				t.Errorf("%d ticks after that, want 2", n)
+			}
+		})
+		run(t, kemi.Pipe("f", src, via, nowhere[item]()))
+	})
+}
+
 func TestASharedTransformIsTickedOnceForAllLanes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		via := &ticker{}

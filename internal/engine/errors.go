@@ -35,7 +35,7 @@ func NewPartial[T any](batch []T, failed []Failure) error {
 			// A wrong index would either lose a record or retry a written one. The whole
 			// batch is not known to be safe then. The reason is not wrapped: what it says
 			// about one record must not be taken for all.
-			return fmt.Errorf("kemi: Partial: index %d is outside a batch of %d: %v", f.Index, len(batch), failed[i].Err)
+			return fmt.Errorf("kemi: Partial: index %d is outside a batch of %d: %s", f.Index, len(batch), failed[i].Err.Error())
 		}
 	}
 	// One entry for a record, in order, whatever a sink lists.

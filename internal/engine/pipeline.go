@@ -40,7 +40,7 @@ func Run(ctx context.Context, e Env, flows []Flow) error {
 	// The hard stop is not ctx's child: ctx asks the sources to end, and what they
 	// have handed over is finished after that.
 	hard, cut := context.WithCancelCause(context.Background())
-	defer cut(nil)
+	defer cut(errOver)
 	shared := &env{e, hard}
 
 	var wrong []error

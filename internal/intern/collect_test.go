@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"testing"
 	"time"
+	"weak"
 )
 
 // entries counts what the table holds.
@@ -73,6 +74,25 @@ func TestASetThatComesBackIsOne(t *testing.T) {
 		runtime.KeepAlive(a)
 	}
 	collected(t, 0)
+}
+
+// TestSetsInOnePlaceAreTold puts a set where another belongs, as chance would do once
+// in 2^64.
+func TestSetsInOnePlaceAreTold(t *testing.T) {
+	a := Of([]Pair{{"host", "a"}})
+	b := []Pair{{"host", "b"}}
+	h := place(b)
+	s := &table[h%shards]
+	s.Lock()
+	if s.sets == nil {
+		s.sets = map[uint64][]weak.Pointer[Set]{}
+	}
+	s.sets[h] = append(s.sets[h], weak.Make(a))
+	s.Unlock()
+	if got := Of(b); got == a || got.Pairs[0] != b[0] || Of(b) != got {
+		t.Errorf("got %v", got)
+	}
+	runtime.KeepAlive(a)
 }
 
 func TestNormalize(t *testing.T) {

@@ -51,11 +51,7 @@ func Of(pairs []Pair) *Set {
 	if len(pairs) == 0 {
 		return nil
 	}
-	var h uint64
-	for i := range pairs {
-		h = h*31 + maphash.String(seed, pairs[i].Name)
-		h = h*31 + maphash.String(seed, pairs[i].Value)
-	}
+	h := place(pairs)
 	s := &table[h%shards]
 	s.Lock()
 	defer s.Unlock()
@@ -72,6 +68,16 @@ func Of(pairs []Pair) *Set {
 	s.sets[h] = append(bucket, weak.Make(set))
 	runtime.AddCleanup(set, forget, h)
 	return set
+}
+
+// place is where in the table a set belongs. Other sets may belong there too.
+func place(pairs []Pair) uint64 {
+	var h uint64
+	for i := range pairs {
+		h = h*31 + maphash.String(seed, pairs[i].Name)
+		h = h*31 + maphash.String(seed, pairs[i].Value)
+	}
+	return h
 }
 
 // forget drops the dead entries of one bucket. A set equal to a dead one may have
