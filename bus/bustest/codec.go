@@ -2,6 +2,7 @@ package bustest
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"reflect"
@@ -201,7 +202,7 @@ func (k codecCheck[T]) damage(tb testing.TB) {
 			if used := allocated() - before; used > damageMemory(src) {
 				tb.Fatalf("batch %d: %d damaged bytes took %d MB to decode: %q", i, len(bad), used>>20, bad)
 			}
-			if p, ok := err.(panicked); ok {
+			if p, ok := errors.AsType[panicked](err); ok {
 				tb.Fatalf("batch %d: DecodeBatch panics (%v) on %q", i, p.value, bad)
 			}
 			if len(got) < len(dst) || !k.equal(got[:len(dst)], dst) {

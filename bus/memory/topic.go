@@ -10,6 +10,7 @@ package memory
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -82,13 +83,13 @@ var (
 func NewTopic[T any](topic string, c Config[T]) (*Topic[T], error) {
 	switch {
 	case topic == "":
-		return nil, fmt.Errorf("memory: a topic needs a name")
+		return nil, errors.New("memory: a topic needs a name")
 	case c.Partitions < 0:
-		return nil, fmt.Errorf("memory: topic %q: %d partitions: give a number above 0, or 0 for %d", topic, c.Partitions, defaultPartitions)
+		return nil, fmt.Errorf("memory: topic %q: %d partitions: give 0, which stands for %d, or more", topic, c.Partitions, defaultPartitions)
 	case c.Capacity < 0:
-		return nil, fmt.Errorf("memory: topic %q: capacity of %d records: give a number above 0, or 0 for %d", topic, c.Capacity, defaultCapacity)
+		return nil, fmt.Errorf("memory: topic %q: a capacity of %d records: give 0, which stands for %d, or more", topic, c.Capacity, defaultCapacity)
 	case c.Retain < 0:
-		return nil, fmt.Errorf("memory: topic %q: retain %v: give a time above 0, or 0 to keep nothing", topic, c.Retain)
+		return nil, fmt.Errorf("memory: topic %q: records retained for %v: give 0, which keeps nothing, or more", topic, c.Retain)
 	}
 	key := c.Key
 	if key == nil {
@@ -277,13 +278,13 @@ func (t *Topic[T]) Stats() Stats {
 		l.Waiting = max(l.Waiting, pos.waiting)
 	}
 	slices.SortFunc(s.Readers, func(a, b Lag) int {
-		if a.All != b.All {
-			if b.All {
-				return -1
-			}
-			return 1
+		switch {
+		case a.All == b.All:
+			return cmp.Compare(a.Name, b.Name)
+		case b.All:
+			return -1
 		}
-		return cmp.Compare(a.Name, b.Name)
+		return 1
 	})
 	return s
 }
