@@ -35,7 +35,7 @@ groups:
 	now := time.Date(2026, 3, 1, 9, 0, 0, 0, time.UTC)
 	disk := kemi.LabelsOf("host", "web1", "mount", "/var")
 	for range 6 {
-		rules.Apply(ctx, nil, []kemi.Metric{kemi.Gauge("disk_used_percent", disk, now, 93)})
+		_, _ = rules.Apply(ctx, nil, []kemi.Metric{kemi.Gauge("disk_used_percent", disk, now, 93)})
 		alerts, _ := rules.Tick(ctx, nil, now.Add(2*time.Second))
 		for _, a := range alerts {
 			fmt.Println(a.Time.Format(time.TimeOnly), a.State, a.Labels, a.Annotations.Get("summary"))
@@ -57,8 +57,8 @@ func ExampleRules_Active() {
 	ctx := context.Background()
 	now := time.Date(2026, 3, 1, 9, 0, 0, 0, time.UTC)
 	for range 3 {
-		rules.Apply(ctx, nil, []kemi.Metric{kemi.Gauge("up", kemi.LabelsOf("host", "web1"), now, 0)})
-		rules.Tick(ctx, nil, now)
+		_, _ = rules.Apply(ctx, nil, []kemi.Metric{kemi.Gauge("up", kemi.LabelsOf("host", "web1"), now, 0)})
+		_, _ = rules.Tick(ctx, nil, now)
 		now = now.Add(15 * time.Second)
 	}
 	for _, a := range rules.Active() {

@@ -16,8 +16,6 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql/parser"
 	"go.yaml.in/yaml/v3"
-
-	"github.com/kemi-go/kemi"
 )
 
 // Limits of what a rule file may hold.
@@ -26,6 +24,7 @@ const (
 	maxExpr   = 64 << 10 // bytes of one expression, label or annotation
 	maxRules  = 10_000   // in one file
 	maxErrors = 20       // told of one file
+	maxMerged = 2 * 1000 // keys and values that << brings to one mapping
 )
 
 // groupSpec and ruleSpec are what a rule file says.
@@ -85,7 +84,7 @@ func (r *reader) fail(at place, format string, args ...any) {
 	if at.what != "" {
 		where += at.what + ": "
 	}
-	r.errs = append(r.errs, flaw{at.line, fmt.Errorf(where+format, args...)})
+	r.errs = append(r.errs, flaw{at.line, fmt.Errorf("%s%w", where, fmt.Errorf(format, args...))})
 }
 
 func (at place) in(format string, args ...any) place {
@@ -421,7 +420,10 @@ func (r *reader) entries(at place, n *yaml.Node, what string) []*yaml.Node {
 				r.fail(at.on(k), "<< takes a mapping")
 				continue
 			}
-			taken = append(taken, m.Content...)
+			if taken = append(taken, m.Content...); len(taken) > maxMerged {
+				r.fail(at.on(k), "<< brings more than %d keys", maxMerged/2)
+				return own
+			}
 		}
 	}
 	seen := map[string]int{}
@@ -560,13 +562,4 @@ func distance(a, b string) int {
 		}
 	}
 	return row[len(b)]
-}
-
-// labelsOf turns texts without templates into labels.
-func labelsOf(ts []text) []kemi.Label {
-	ls := make([]kemi.Label, len(ts))
-	for i, t := range ts {
-		ls[i] = kemi.Label{Name: t.name, Value: t.source}
-	}
-	return ls
 }
