@@ -417,6 +417,33 @@ func TestAStageThatIgnoresItsContextIsNamed(t *testing.T) {
 	}
 }
 
+func TestAllStagesThatIgnoreTheirContextAreNamed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := deaf{make(chan struct{})}
+		via := kemi.TransformFunc[item, item](func(ctx context.Context, dst, src []item) ([]item, error) {
+			if src[0].ID == 0 {
+				<-d.release
+			}
+			return append(dst, src...), nil
+		})
+		src := source(func(ctx context.Context, out kemi.Sink[item]) {
+			var wg sync.WaitGroup
+			for i := range 4 {
+				wg.Go(func() { _ = out.Write(ctx, items(i%2, 1)) })
+			}
+			wg.Wait()
+		})
+		p := &kemi.Pipeline{Flows: []*kemi.Flow{kemi.Pipe("f", src, via, kemi.Sink[item](d))}}
+		stop := background(p)
+		time.Sleep(time.Second)
+		err := stop()
+		if err == nil || !strings.HasSuffix(err.Error(), ": kemi.TransformFunc[github.com/kemi-go/kemi_test.item,github.com/kemi-go/kemi_test.item] and kemi_test.deaf ignore their contexts") {
+			t.Errorf("Run: %v", err)
+		}
+		close(d.release)
+	})
+}
+
 // TestRunLeavesNoGoroutine looks for goroutines of the engine after flows with all
 // that starts one: lanes, ticks, deadlines, a hard stop.
 func TestRunLeavesNoGoroutine(t *testing.T) {

@@ -61,7 +61,7 @@ func Run(ctx context.Context, e Env, flows []Flow) error {
 		}
 	}
 
-	failed := make(chan struct{}, 2*len(flows)) // a flow may fail, and fail to finish
+	failed := make(chan struct{}, len(flows))
 	all := make([]*running, len(flows))
 	for i, f := range flows {
 		// The soft context keeps the values of ctx and not its end: each source is
@@ -129,7 +129,7 @@ func Run(ctx context.Context, e Env, flows []Flow) error {
 			// A stage that ignores its context cannot be ended from outside.
 			for _, r := range all {
 				if !r.over() {
-					r.fail(fmt.Errorf("kemi: flow %q did not stop: %s its context", r.Name(), ignoring(r)))
+					r.fail(fmt.Errorf("kemi: flow %q did not stop: %s", r.Name(), ignoring(r)))
 				}
 			}
 			return errorsOf(all)
@@ -182,12 +182,12 @@ func ignoring(f Flow) string {
 	}
 	switch len(stages) {
 	case 0:
-		return "its source ignores"
+		return "its source ignores its context"
 	case 1:
-		return stages[0] + " ignores"
+		return stages[0] + " ignores its context"
 	}
 	slices.Sort(stages)
-	return strings.Join(stages, " and ") + " ignore"
+	return strings.Join(stages, " and ") + " ignore their contexts"
 }
 
 func logWaiting(log *zap.Logger, f Flow, since time.Duration) {
