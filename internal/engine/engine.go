@@ -5,12 +5,13 @@
 // It is written over function types, called once per batch, and does not know the
 // interfaces of the root package.
 //
-//	source ─▶ Inlet ─▶ worker ─▶ apply ─▶ deliver ─▶ write
-//	             │        ▲                   │ ├─ retry: the sink only, never the transform
-//	             └─ Lane ─┘ (own fork,        │ ├─ halve a refused batch
-//	                one at a time, ticked)    │ └─ bury
-//	                                          ▼
-//	                                      dead letters
+//	source ─▶ Inlet ─▶ worker ─▶ apply ─▶ outlet ─▶ write
+//	             │        ▲                  │ ├─ retry: the sink only, never the transform
+//	             └─ Lane ─┘ (own fork,       │ └─ halve a refused batch
+//	                one at a time, ticked)   ▼
+//	                                      outlet ─▶ dead letters
+//
+// A worker counts what it does in an account of its own; the ledger is their sum.
 package engine
 
 import (
@@ -63,7 +64,7 @@ type Env struct {
 	Name         string
 	Logger       *zap.Logger
 	DrainTimeout time.Duration
-	Bury         func(ctx context.Context, letters []Letter) error // nil: no dead letters
+	Bury         func(ctx context.Context, letters []Letter) error // answers as a sink does; nil: no dead letters
 }
 
 // Stats is the ledger of one flow. The root package documents the fields.
