@@ -126,7 +126,7 @@ func (r *rule) instances(res prom.Vector, t millis) (map[kemi.Labels]*instance, 
 		}
 		set = set[:0]
 		s.Metric.Range(func(l labels.Label) {
-			if l.Name != labels.MetricName {
+			if l.Name != nameLabel {
 				set = append(set, kemi.Label{Name: l.Name, Value: l.Value})
 			}
 		})
@@ -174,11 +174,11 @@ func (r *rule) alertSeries(st *store, t millis) []prom.Sample {
 			b.Set(n, v)
 		}
 		if forState {
-			b.Set(labels.MetricName, forStateName)
+			b.Set(nameLabel, forStateName)
 			out = append(out, prom.Sample{Metric: b.Labels(), T: t, F: float64(x.active / 1000)})
 		}
 		if alerts {
-			b.Set(labels.MetricName, alertsName)
+			b.Set(nameLabel, alertsName)
 			b.Set(stateLabel, x.alert(r.name, t).State.String())
 			out = append(out, prom.Sample{Metric: b.Labels(), T: t, F: 1})
 		}

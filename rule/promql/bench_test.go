@@ -17,11 +17,11 @@ import (
 
 func benchRules(t testing.TB, exprs ...string) *Rules {
 	t.Helper()
-	text := "groups:\n- name: g\n  rules:\n"
+	text := []byte("groups:\n- name: g\n  rules:\n")
 	for i, e := range exprs {
-		text += fmt.Sprintf("  - {alert: A%d, expr: '%s'}\n", i, e)
+		text = fmt.Appendf(text, "  - {alert: A%d, expr: '%s'}\n", i, e)
 	}
-	r, err := New(Config{Files: []string{"r.yml"}, FS: fstest.MapFS{"r.yml": {Data: []byte(text)}}, Delay: -1})
+	r, err := New(Config{Files: []string{"r.yml"}, FS: fstest.MapFS{"r.yml": {Data: text}}, Delay: -1})
 	if err != nil {
 		t.Fatal(err)
 	}

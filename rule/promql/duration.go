@@ -3,6 +3,7 @@ package promql
 import (
 	"fmt"
 	"math"
+	"strings"
 	"time"
 )
 
@@ -33,18 +34,15 @@ func parseDuration(s string) (time.Duration, error) {
 			}
 			n = n*10 + int64(rest[i]-'0')
 		}
-		j := i
-		for ; j < len(rest) && 'a' <= rest[j] && rest[j] <= 'z'; j++ {
+		unit := rest[i:]
+		if j := strings.IndexAny(unit, "0123456789"); j >= 0 {
+			unit = unit[:j]
 		}
-		if i == 0 || i == j {
-			return 0, bad
-		}
-		unit := rest[i:j]
-		rest = rest[j:]
+		rest = rest[i+len(unit):]
 		for len(units) > 0 && units[0].name != unit {
 			units = units[1:]
 		}
-		if len(units) == 0 || n > int64((math.MaxInt64-sum)/units[0].d) {
+		if i == 0 || len(units) == 0 || n > int64((math.MaxInt64-sum)/units[0].d) {
 			return 0, bad
 		}
 		sum += time.Duration(n) * units[0].d

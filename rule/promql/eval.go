@@ -64,8 +64,8 @@ func (r *Rules) due(now millis) millis {
 		r.seen, r.moved = newest, now
 	}
 	due := min(newest, now) - r.conf.Delay.Milliseconds()
-	if max := r.conf.MaxDelay.Milliseconds(); now-r.moved >= max && now-max > due {
-		due = now - max
+	if wait := r.conf.MaxDelay.Milliseconds(); now-r.moved >= wait {
+		due = max(due, now-wait)
 	}
 	return due
 }
@@ -195,7 +195,7 @@ func (x *rule) record(res prom.Vector, at millis) (out []prom.Sample, left int, 
 	b := labels.NewBuilder(labels.EmptyLabels())
 	for _, s := range res {
 		b.Reset(s.Metric)
-		b.Set(labels.MetricName, x.name)
+		b.Set(nameLabel, x.name)
 		for _, l := range x.labels {
 			b.Set(l.name, l.source)
 		}

@@ -47,11 +47,11 @@ type ruleSpec struct {
 
 // key identifies a rule within its group: its kind, its name and its labels.
 func (r *ruleSpec) key() string {
-	k := strconv.FormatBool(r.alert) + "\x00" + r.name
+	k := []string{strconv.FormatBool(r.alert), r.name}
 	for _, l := range r.labels {
-		k += "\x00" + l.name + "\x00" + l.source
+		k = append(k, l.name, l.source)
 	}
-	return k
+	return strings.Join(k, "\x00")
 }
 
 // reader reads one rule file. It goes on after an error, so that one look shows all
@@ -261,7 +261,7 @@ func (r *reader) rule(at place, n *yaml.Node, common []pair) *ruleSpec {
 	}
 	slices.SortFunc(own, func(a, b pair) int { return cmp.Compare(a.name, b.name) })
 	for _, p := range own {
-		if p.name == labels.MetricName {
+		if p.name == nameLabel {
 			r.fail(at.on(p.node), "label %q cannot be set", p.name)
 		}
 		t := r.text(at.on(p.node).in("label %q", p.name), x, p)

@@ -75,7 +75,7 @@ func (b *bench) tick() {
 // since the epoch of the test, name, state.
 func (b *bench) want(lines ...string) {
 	b.t.Helper()
-	var got []string
+	got := make([]string, 0, len(b.told))
 	for _, a := range b.told {
 		s := fmt.Sprintf("%.0f %s %s", a.Time.Sub(epoch).Seconds(), a.Labels.Get("alertname"), a.State)
 		if h := a.Labels.Get("host"); h != "" {
@@ -387,7 +387,6 @@ groups:
 		}
 		return ms
 	}
-	b.rules.conf.Lookback = 0
 	b.run(15*time.Second, source)
 	b.want("5 Busy firing web1")
 	s := b.rules.Status().Groups[0].Rules[0]
@@ -566,7 +565,7 @@ groups:
   rules:
   - {alert: Hot, expr: cpu > 90}
 `)
-	b.run(10*time.Second, func(now time.Time) []kemi.Metric {
+	b.run(10*time.Second, func(time.Time) []kemi.Metric {
 		return []kemi.Metric{gauge("cpu", 100, "host", "web1"), gauge("cpu", 1, "host", "web1")}
 	})
 	b.want() // the last one counts

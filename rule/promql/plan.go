@@ -10,6 +10,9 @@ import (
 	"github.com/prometheus/prometheus/promql/parser"
 )
 
+// nameLabel holds the name of a metric among the labels of Prometheus.
+const nameLabel = "__name__"
+
 // plan is what the store has to hold, by the selectors of all rules.
 type plan struct {
 	names map[string]*want
@@ -35,7 +38,7 @@ type need struct {
 func (w *want) names(name string) bool {
 	return slices.ContainsFunc(w.sets, func(set []*labels.Matcher) bool {
 		for _, m := range set {
-			if m.Name == labels.MetricName && !m.Matches(name) {
+			if m.Name == nameLabel && !m.Matches(name) {
 				return false
 			}
 		}
@@ -126,7 +129,7 @@ func needsOf(expr parser.Expr, lookback time.Duration) ([]need, error) {
 		}
 		n := need{back: max(back+around, 0)}
 		for _, m := range sel.LabelMatchers {
-			if n.name == "" && m.Name == labels.MetricName && m.Type == labels.MatchEqual {
+			if n.name == "" && m.Name == nameLabel && m.Type == labels.MatchEqual {
 				n.name = m.Value
 				continue
 			}

@@ -102,13 +102,14 @@ func (r *ring) put(s sample, x extra, from int64, limit int) fate {
 	}
 	res := stored
 	if r.n == len(r.buf) {
-		if dropped := r.trim(from); dropped > 0 {
+		switch dropped := r.trim(from); {
+		case dropped > 0:
 			i -= dropped
-		} else if r.n < limit {
+		case r.n < limit:
 			r.grow(min(max(8, r.n+r.n/2), limit))
-		} else if i == 0 {
+		case i == 0:
 			return displaced // it is the oldest one itself
-		} else {
+		default:
 			r.drop(1)
 			i--
 			res = displaced

@@ -55,7 +55,7 @@ type Config struct {
 	MaxCatchUp int
 
 	// MaxSeries is how many series are held; new ones above that are refused and
-	// counted. Default: 1 000 000, about 400 MB with ten samples each.
+	// counted. Default: 1 000 000, about 500 MB with ten samples each.
 	MaxSeries int
 	// MaxSamples is how many samples one expression may load. Default: 20 000 000.
 	MaxSamples int

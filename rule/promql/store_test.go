@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"sync"
 	"testing"
 	"testing/fstest"
@@ -162,7 +163,7 @@ func TestSelectGivesSeriesInOrder(t *testing.T) {
 	dice := rand.New(rand.NewPCG(1, 1))
 	for range 3 {
 		for _, i := range dice.Perm(200) {
-			e.write(labels.FromStrings("__name__", fmt.Sprintf("m%d", i%3), "Z", fmt.Sprint(i%7), "host", fmt.Sprint(i)), sample{1000, 1}, extra{})
+			e.write(labels.FromStrings("__name__", fmt.Sprintf("m%d", i%3), "Z", strconv.Itoa(i%7), "host", strconv.Itoa(i)), sample{1000, 1}, extra{})
 		}
 		q, _ := e.Querier(0, 2000)
 		for _, m := range []*labels.Matcher{

@@ -114,7 +114,7 @@ groups:
     annotations:
       s: '{{ with printf "disk{host=%q} > 50" $labels.host | query }}{{ (. | first).Labels.mount }} is at {{ . | first | value }}{{ end }}'
 `)
-	b.run(10*time.Second, func(now time.Time) (ms []kemi.Metric) {
+	b.run(10*time.Second, func(time.Time) (ms []kemi.Metric) {
 		for i, h := range []string{"web1", "web2"} {
 			ms = append(ms, gauge("cpu", 95, "host", h), gauge("disk", float64(40+40*i), "host", h, "mount", fmt.Sprintf("/d%d", i)))
 		}
