@@ -27,7 +27,7 @@ func TestASlowHostHoldsUpNobody(t *testing.T) {
 		jobs = append(jobs, kemi.Job{Target: a.addr(), Resource: fmt.Sprint("fast", i), Interval: time.Minute})
 	}
 	lane := p.Fork()
-	slowUp := 0
+	slowUp, late := 0, 0
 	for cycle := range 7 {
 		start := time.Now()
 		ms, err := lane.Apply(t.Context(), nil, jobs)
@@ -52,8 +52,12 @@ func TestASlowHostHoldsUpNobody(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		// Half a second on a machine that is not busy with other things.
-		if through == 0 || through > 1500*time.Millisecond || held > 1500*time.Millisecond {
+		// Half a second is the promise; a machine that is busy with other things is
+		// forgiven twice, and never more than half of the slow host's answer.
+		if through > 500*time.Millisecond {
+			late++
+		}
+		if through == 0 || through > 1500*time.Millisecond || held > 1500*time.Millisecond || late > 2 {
 			t.Errorf("cycle %d: the lane was held up for %v; %d of 99 hosts were through, after %v", cycle, held, fast, through)
 		}
 		t.Logf("cycle %d: Apply took %v, the 99 were through after %v", cycle, held, through)
