@@ -64,6 +64,7 @@ func run(ctx context.Context, args []string, stdout *os.File, stderr io.Writer) 
 	flags.SetOutput(stderr)
 	configFile := flags.String("config", "", "read hosts, rules and servers from a YAML `file`")
 	burning := flags.Bool("burn", false, "load the CPU for a minute, so that the rule HighCPU fires and resolves")
+	diagram := flags.Bool("diagram", false, "print the pipeline as a Mermaid diagram and exit")
 	flags.Usage = func() {
 		fmt.Fprint(stderr, usage)
 		flags.PrintDefaults()
@@ -92,6 +93,10 @@ func run(ctx context.Context, args []string, stdout *os.File, stderr io.Writer) 
 		return 2
 	}
 	defer s.close()
+	if *diagram {
+		fmt.Fprint(stdout, s.pipeline)
+		return 0
+	}
 	for _, l := range s.intro {
 		fmt.Fprintln(stdout, l)
 	}

@@ -176,6 +176,15 @@ webhook: {url: %q}
 	}
 }
 
+func TestDiagram(t *testing.T) {
+	lines, stop := program(t, "-diagram")
+	waitFor(t, lines, 5*time.Second, "^flowchart LR")
+	waitFor(t, lines, 5*time.Second, `n2 -->\|"calculate: counter.Rates, derive.Values"\| n3`)
+	if code, stderr := stop(); code != 0 {
+		t.Errorf("exit %d: %s", code, stderr)
+	}
+}
+
 func TestWrongCommandLineAndConfig(t *testing.T) {
 	dir := t.TempDir()
 	bad := filepath.Join(dir, "bad.yml")

@@ -80,15 +80,20 @@ func newScreen(out io.Writer, terminal bool, size func() (int, int)) *screen {
 }
 
 // metrics is the sink of the calculated metrics.
-func (s *screen) metrics() kemi.Sink[kemi.Metric] { return kemi.SinkFunc[kemi.Metric](s.takeMetrics) }
+func (s *screen) metrics() kemi.Sink[kemi.Metric] { return pane[kemi.Metric]{s.takeMetrics} }
 
 // alerts is the sink of the alerts: the screen, or lines of JSON.
 func (s *screen) alerts() kemi.Sink[kemi.Alert] {
 	if s.terminal {
-		return kemi.SinkFunc[kemi.Alert](s.takeAlerts)
+		return pane[kemi.Alert]{s.takeAlerts}
 	}
 	return log.New(s.out)
 }
+
+// pane is a sink of the screen, by that name in the diagram.
+type pane[T any] struct{ kemi.SinkFunc[T] }
+
+func (pane[T]) String() string { return "screen" }
 
 // logger logs to the screen, or to stderr.
 func (s *screen) logger() *zap.Logger {
