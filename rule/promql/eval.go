@@ -191,12 +191,12 @@ func (r *Rules) evaluate(ctx context.Context, dst []kemi.Alert, g *group, t mill
 
 // record turns the result of a recording rule into the samples of its metric. Over
 // the limit, the first ones in the order of the result are kept.
-func (x *rule) record(res prom.Vector, at millis) (out []prom.Sample, left int, err error) {
+func (r *rule) record(res prom.Vector, at millis) (out []prom.Sample, left int, err error) {
 	b := labels.NewBuilder(labels.EmptyLabels())
 	for _, s := range res {
 		b.Reset(s.Metric)
-		b.Set(nameLabel, x.name)
-		for _, l := range x.labels {
+		b.Set(nameLabel, r.name)
+		for _, l := range r.labels {
 			b.Set(l.name, l.source)
 		}
 		out = append(out, prom.Sample{Metric: b.Labels(), T: at, F: s.F, H: s.H})
@@ -204,7 +204,7 @@ func (x *rule) record(res prom.Vector, at millis) (out []prom.Sample, left int, 
 	if prom.Vector(out).ContainsSameLabelset() {
 		return nil, 0, errSameLabels
 	}
-	if limit := x.group.limit; limit > 0 && len(out) > limit {
+	if limit := r.group.limit; limit > 0 && len(out) > limit {
 		out, left = out[:limit], len(out)-limit
 	}
 	return out, left, nil
@@ -212,19 +212,19 @@ func (x *rule) record(res prom.Vector, at millis) (out []prom.Sample, left int, 
 
 // write stores what a rule gave, and ends the series that it gave last time and
 // gives no more.
-func (x *rule) write(st *store, out []prom.Sample, at millis) {
+func (r *rule) write(st *store, out []prom.Sample, at millis) {
 	written := make(map[uint64]labels.Labels, len(out))
 	for _, s := range out {
 		written[s.Metric.Hash()] = s.Metric
 		st.write(s.Metric, sample{at, s.F}, extra{fh: s.H})
 	}
-	x.end(st, at, written)
-	x.written = written
+	r.end(st, at, written)
+	r.written = written
 }
 
 // end writes stale markers for the series that are not in but.
-func (x *rule) end(st *store, at millis, but map[uint64]labels.Labels) {
-	for h, ls := range x.written {
+func (r *rule) end(st *store, at millis, but map[uint64]labels.Labels) {
+	for h, ls := range r.written {
 		if _, ok := but[h]; !ok {
 			st.write(ls, sample{at, math.Float64frombits(value.StaleNaN)}, extra{})
 		}
@@ -248,8 +248,8 @@ func (r *Rules) note(x *rule, err error) {
 	}
 }
 
-func (x *rule) fields() []zap.Field {
-	return []zap.Field{zap.String("file", x.group.file), zap.Int("line", x.line), zap.String("group", x.group.name), zap.String("rule", x.name)}
+func (r *rule) fields() []zap.Field {
+	return []zap.Field{zap.String("file", r.group.file), zap.Int("line", r.line), zap.String("group", r.group.name), zap.String("rule", r.name)}
 }
 
 // query evaluates an expression at time t. A scalar becomes a series without labels.
