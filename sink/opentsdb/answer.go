@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/kemi-go/kemi"
+	"github.com/kemi-go/kemi/internal/reply"
 )
 
 // answer is what the server said to a put.
@@ -57,7 +58,7 @@ func (s *Sink) read(resp *http.Response, size, n int) answer {
 		case counted && err == nil:
 			return a
 		case message != "":
-			return answer{err: fmt.Errorf("%s: %s: %s", s.name, resp.Status, clip(message))}
+			return answer{err: fmt.Errorf("%s: %s: %s", s.name, resp.Status, reply.Clip(message))}
 		case limit.N <= 0:
 			return answer{err: fmt.Errorf("%s: %s: the answer is longer than any answer to %d points: is this an OpenTSDB?", s.name, resp.Status, n)}
 		case err != nil:
@@ -80,7 +81,8 @@ func (s *Sink) read(resp *http.Response, size, n int) answer {
 	case code < 300:
 		hint = ": this is no answer of an OpenTSDB: look at the URL"
 	}
-	return answer{err: retryAfter(fmt.Errorf("%s: %s%s: %s", s.name, resp.Status, hint, clip(string(text))), resp.Header)}
+	err = fmt.Errorf("%s: %s%s: %s", s.name, resp.Status, hint, reply.Clip(string(text)))
+	return answer{err: kemi.RetryAfter(err, reply.RetryAfter(resp.Header, time.Now()))}
 }
 
 // peekText returns the first byte that is not white space, without taking it.
@@ -268,29 +270,14 @@ func (s *Sink) explain(x *detail) error {
 	switch {
 	case text == "Unknown metric":
 		return kemi.Permanent(fmt.Errorf("%s: unknown metric or tag, such as %s: set tsd.core.auto_create_metrics = true on the server, or make the name there with tsdb mkmetric",
-			s.name, strconv.Quote(clip(x.Datapoint.Metric))))
+			s.name, strconv.Quote(reply.Clip(x.Datapoint.Metric))))
 	case text == throttle:
 		return kemi.RetryAfter(fmt.Errorf("%s: Please throttle: too much waits for HBase", s.name), throttled)
 	case text == timedOut:
 		return fmt.Errorf("%s: not stored within %v", s.name, s.cfg.SyncTimeout)
 	case text == "Timeout exception", text == "Unexpected exception", text == "Not cached yet", text == "",
 		strings.HasPrefix(text, "Storage exception"):
-		return fmt.Errorf("%s: %s", s.name, clip(text))
+		return fmt.Errorf("%s: %s", s.name, reply.Clip(text))
 	}
-	return kemi.Permanent(fmt.Errorf("%s: the server refused the point: %s", s.name, clip(text)))
-}
-
-// clip makes a text of the server fit to be shown.
-func clip(text string) string {
-	const most = 300
-	text = strings.TrimSpace(text)
-	if len(text) > most {
-		text = text[:most] + "…"
-	}
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
-			return ' '
-		}
-		return r
-	}, strings.ToValidUTF8(text, "?"))
+	return kemi.Permanent(fmt.Errorf("%s: the server refused the point: %s", s.name, reply.Clip(text)))
 }

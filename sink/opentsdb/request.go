@@ -9,11 +9,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"strconv"
 	"syscall"
-	"time"
-
-	"github.com/kemi-go/kemi"
 )
 
 // body makes the body of a request of points with commas between. It is not used
@@ -116,22 +112,4 @@ func (s *Sink) do(ctx context.Context, body []byte) (*http.Response, error) {
 		err = u.Err // without the URL
 	}
 	return resp, err
-}
-
-// maxWait bounds what a server may ask for with Retry-After.
-const maxWait = 5 * time.Minute
-
-// retryAfter marks err with the wait that the server asks for.
-func retryAfter(err error, h http.Header) error {
-	v := h.Get("Retry-After")
-	wait := time.Duration(0)
-	if n, e := strconv.Atoi(v); e == nil {
-		wait = time.Duration(min(max(n, 0), int(maxWait/time.Second))) * time.Second
-	} else if t, e := http.ParseTime(v); e == nil {
-		wait = min(time.Until(t), maxWait)
-	}
-	if wait <= 0 {
-		return err
-	}
-	return kemi.RetryAfter(err, wait)
 }

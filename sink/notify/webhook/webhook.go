@@ -37,6 +37,7 @@ import (
 	"time"
 
 	"github.com/kemi-go/kemi"
+	"github.com/kemi-go/kemi/internal/reply"
 )
 
 // Config describes a receiver. Only URL is needed.
@@ -238,10 +239,10 @@ func (s *Sink) post(ctx context.Context, batch []kemi.Alert, p post) error {
 		s.truncated.Add(uint64(m.TruncatedAlerts))
 		return nil
 	}
-	err = fmt.Errorf("%s: %s: %s", s.name, resp.Status, clip(string(text)))
+	err = fmt.Errorf("%s: %s: %s", s.name, resp.Status, reply.Clip(string(text)))
 	switch code := resp.StatusCode; {
 	case code >= 500, code == http.StatusTooManyRequests, code == http.StatusRequestTimeout, code == http.StatusTooEarly:
-		return retryAfter(err, resp.Header, s.cfg.Now())
+		return kemi.RetryAfter(err, reply.RetryAfter(resp.Header, s.cfg.Now()))
 	}
 	return kemi.Permanent(err)
 }
@@ -288,37 +289,4 @@ func idOf(batch []kemi.Alert, alerts []int) string {
 		_, _ = io.WriteString(h, batch[i].ID()+"\n") // a hash takes everything
 	}
 	return "msg_" + hex.EncodeToString(h.Sum(nil)[:16])
-}
-
-// maxWait bounds what a receiver may ask for with Retry-After.
-const maxWait = 5 * time.Minute
-
-// retryAfter marks err with the wait that the receiver asks for.
-func retryAfter(err error, h http.Header, now time.Time) error {
-	v := h.Get("Retry-After")
-	wait := time.Duration(0)
-	if n, e := strconv.Atoi(v); e == nil {
-		wait = time.Duration(min(max(n, 0), int(maxWait/time.Second))) * time.Second
-	} else if t, e := http.ParseTime(v); e == nil {
-		wait = min(t.Sub(now), maxWait)
-	}
-	if wait <= 0 {
-		return err
-	}
-	return kemi.RetryAfter(err, wait)
-}
-
-// clip makes a text of the receiver fit to be shown.
-func clip(text string) string {
-	const most = 300
-	text = strings.TrimSpace(text)
-	if len(text) > most {
-		text = text[:most] + "…"
-	}
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
-			return ' '
-		}
-		return r
-	}, strings.ToValidUTF8(text, "?"))
 }
