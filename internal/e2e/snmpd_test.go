@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -59,9 +60,15 @@ func startSnmpd(t *testing.T) *snmpd {
 	if err := os.WriteFile(filepath.Join(conf, "snmpd.conf"), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	// It measures the CPU for the first time after five seconds, and says 0 before.
 	ready := func() error {
-		_, err := s.value("v2c", ".1.3.6.1.2.1.1.3.0")
-		return err
+		switch idle, err := s.value("v2c", ".1.3.6.1.4.1.2021.11.53.0"); {
+		case err != nil:
+			return err
+		case idle == "0":
+			return errors.New("the CPU is not measured yet")
+		}
+		return nil
 	}
 	start(t, ready, []string{"SNMPCONFPATH=" + conf + ":" + persist, "SNMP_PERSISTENT_DIR=" + persist, "MIBS="},
 		daemon, "-f", "-Lo", "-p", filepath.Join(dir, "pid"), "-I", "-smux")

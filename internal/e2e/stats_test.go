@@ -87,7 +87,6 @@ func TestPolledCalculatedStoredAndReadBack(t *testing.T) {
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- p.Run(ctx) }()
-	// snmpd measures the CPU every five seconds and says nothing of it before.
 	eventually(t, 60*time.Second, "two polls with CPU", func() error {
 		if !seen.has("cpu_used_percent") {
 			return errors.New("not yet")
