@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -62,14 +61,6 @@ func startAgent(b *testing.B, version string) (addr string) {
 		b.Fatal(err)
 	}
 	return strings.TrimSpace(line)
-}
-
-func cpu(b *testing.B) time.Duration {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		b.Fatal(err)
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // BenchmarkPoll is one poll of a Linux host, metrics made: CPU and allocations of the

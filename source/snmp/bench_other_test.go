@@ -1,0 +1,11 @@
+//go:build !unix
+
+package snmp_test
+
+import (
+	"testing"
+	"time"
+)
+
+// cpu is not measured here.
+func cpu(*testing.B) time.Duration { return 0 }
