@@ -38,20 +38,22 @@ func (g goroutines) Run(ctx context.Context, out kemi.Sink[kemi.Metric]) error {
 
 // smooth is a transform with state: an exponential moving average of each series.
 // Fork makes it a kemi.Forker, so every lane has one of its own and no locks.
-type smooth struct{ last map[kemi.Labels]float64 }
+type smooth struct{ last map[series]float64 }
 
-func (smooth) Fork() kemi.Transform[kemi.Metric, kemi.Metric] {
-	return smooth{map[kemi.Labels]float64{}}
+type series struct {
+	name   string
+	labels kemi.Labels
 }
+
+func (smooth) Fork() kemi.Transform[kemi.Metric, kemi.Metric] { return smooth{map[series]float64{}} }
 
 func (s smooth) Apply(_ context.Context, dst, src []kemi.Metric) ([]kemi.Metric, error) {
 	for _, m := range src {
-		v, seen := s.last[m.Labels]
-		if !seen {
-			v = m.Float()
+		key, v := series{m.Name, m.Labels}, m.Float()
+		if last, seen := s.last[key]; seen {
+			v = last + (v-last)/8
 		}
-		v += (m.Float() - v) / 8
-		s.last[m.Labels] = v
+		s.last[key] = v
 		dst = append(dst, kemi.Gauge(m.Name+"_smoothed", m.Labels, m.Time, v))
 	}
 	return dst, nil
