@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -47,8 +48,14 @@ func (s *Sink) read(resp *http.Response, size, n int) answer {
 	switch {
 	case err != nil && !errors.Is(err, io.EOF):
 		return answer{err: fmt.Errorf("%s: reading the answer: %w", s.name, err)}
-	case resp.StatusCode == http.StatusNoContent, resp.StatusCode == http.StatusOK && errors.Is(err, io.EOF):
+	case resp.StatusCode == http.StatusNoContent:
 		return answer{empty: true}
+	case resp.StatusCode == http.StatusOK && err != nil:
+		// Only where the end was announced is an answer of nothing told from one that was cut off.
+		if resp.ContentLength >= 0 || slices.Contains(resp.TransferEncoding, "chunked") {
+			return answer{empty: true}
+		}
+		return answer{err: fmt.Errorf("%s: %s: the connection was closed where an answer should be", s.name, resp.Status)}
 	case resp.StatusCode == http.StatusRequestEntityTooLarge:
 		return answer{tooLarge: true, err: fmt.Errorf("%s: %s: the request is too large for what is in front of the server", s.name, resp.Status)}
 	case (resp.StatusCode == http.StatusOK || resp.StatusCode == http.StatusBadRequest) && first == '{':
@@ -85,17 +92,18 @@ func (s *Sink) read(resp *http.Response, size, n int) answer {
 	return answer{err: kemi.RetryAfter(err, reply.RetryAfter(resp.Header, time.Now()))}
 }
 
-// peekText returns the first byte that is not white space, without taking it.
-func peekText(r *bufio.Reader) (byte, error) {
-	for {
-		c, err := r.ReadByte()
-		if err != nil {
+// peekText returns the first byte that is not white space, without taking it, or white
+// space if there is more of that than an honest answer begins with.
+func peekText(r *bufio.Reader) (c byte, err error) {
+	for range 256 {
+		if c, err = r.ReadByte(); err != nil {
 			return 0, err
 		}
 		if c != ' ' && c != '\t' && c != '\r' && c != '\n' {
 			return c, r.UnreadByte()
 		}
 	}
+	return c, nil
 }
 
 // decode reads {"success":…,"failed":…,"timeouts":…,"errors":[…]}, in any order, entry by

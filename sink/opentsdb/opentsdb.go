@@ -10,7 +10,8 @@
 // say for certain which points failed, none is taken for stored.
 //
 // Servers without these answers (VictoriaMetrics) answer 204, or 200 and nothing.
-// That counts as stored; what such a server drops in silence, nobody is told.
+// That counts as stored, if it is certain that nothing was all there was to come; what
+// such a server drops in silence, nobody is told.
 //
 // # Speed
 //
