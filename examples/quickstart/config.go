@@ -5,13 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/kemi-go/kemi/sink/notify/webhook"
 )
 
 // config is what -config reads. Everything has a default; the zero config polls
@@ -123,11 +127,21 @@ func (c *config) parse(name string, text []byte) error {
 		if errors.As(err, &t) && len(t.Errors) > 0 {
 			err = errors.New(t.Errors[0])
 		}
-		reason := strings.TrimPrefix(err.Error(), "yaml: ")
-		reason = strings.Replace(reason, "not found in type main.config", "is not known", 1)
-		for _, in := range []string{"target", "credential", "webhookConfig"} {
-			reason = strings.Replace(reason, "not found in type main."+in, "is not known here", 1)
-		}
+		reason := strings.NewReplacer(
+			"not found in type main.config", "is not known",
+			"not found in type main.target", "is not known here",
+			"not found in type main.credential", "is not known here",
+			"not found in type main.webhookConfig", "is not known here",
+			"into []string", "as a list: write [a, b]",
+			"into []main.target", "as a list of targets",
+			"into main.target", "as a target: write {host: h, address: a}",
+			"into map[string]main.credential", "as credentials by name",
+			"into main.credential", "as a credential: write {version: 2c, community: c}",
+			"into main.webhookConfig", "as a webhook: write {url: u}",
+			"into map[string]string", "as labels: write {name: value}",
+			"unmarshal !!str", "read the text", "unmarshal !!int", "read the number",
+			"unmarshal !!map", "read the mapping", "unmarshal !!seq", "read the list",
+		).Replace(strings.TrimPrefix(err.Error(), "yaml: "))
 		if rest, ok := strings.CutPrefix(reason, "line "); ok {
 			return fmt.Errorf("%s:%s", name, rest)
 		}
@@ -156,8 +170,14 @@ func (c *config) check(name string, doc *yaml.Node) error {
 		if t.Address == "" {
 			return wrong("target %d has no address: write host or host:port", []any{i + 1}, "targets", i)
 		}
+		if err := checkAddress(t.Address); err != nil {
+			return wrong("target %d: %v", []any{i + 1, err}, "targets", i, "address")
+		}
 		if t.Host == "" {
 			c.Targets[i].Host = t.Address
+		}
+		if t.Labels["host"] != "" {
+			return wrong("target %d: the label host is that of the key host", []any{i + 1}, "targets", i, "labels", "host")
 		}
 		if h := c.Targets[i].Host; seen[h] {
 			return wrong("two targets have the host %q", []any{h}, "targets", i)
@@ -181,6 +201,14 @@ func (c *config) check(name string, doc *yaml.Node) error {
 			return wrong("credential %q: version %q: want 2c or 3", []any{k, cr.Version}, "credentials", k, "version")
 		}
 	}
+	for i, f := range c.TargetFiles {
+		if !filepath.IsAbs(f) {
+			f = filepath.Join(filepath.Dir(name), f)
+		}
+		if found, err := filepath.Glob(f); err != nil || len(found) == 0 {
+			return wrong("no file matches %s", []any{f}, "target_files", i)
+		}
+	}
 	for _, u := range []struct {
 		url  string
 		path []any
@@ -194,6 +222,24 @@ func (c *config) check(name string, doc *yaml.Node) error {
 	}
 	if c.Webhook.URL == "" && c.Webhook.Secret != "" {
 		return wrong("webhook has a secret and no url", nil, "webhook")
+	}
+	if _, err := webhook.New(webhook.Config{URL: "http://localhost", Secrets: secrets(c.Webhook.Secret)}); err != nil {
+		return wrong("the secret is no key for signatures: write whsec_ and the base64 of 24 to 64 random bytes, such as whsec_$(openssl rand -base64 32)", nil, "webhook", "secret")
+	}
+	return nil
+}
+
+// checkAddress takes a host, with a port or without.
+func checkAddress(a string) error {
+	host, port, err := net.SplitHostPort(a)
+	if err != nil {
+		host, port = a, "161" // no port; or wrong, and then no host either
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		return fmt.Errorf("address %q: %q is no port: want 1 to 65535", a, port)
+	}
+	if net.ParseIP(host) == nil && strings.ContainsAny(host, ": /\t") || host == "" {
+		return fmt.Errorf("address %q: want host or host:port", a)
 	}
 	return nil
 }

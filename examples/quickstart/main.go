@@ -18,8 +18,6 @@ import (
 	"time"
 
 	"golang.org/x/term"
-
-	"github.com/kemi-go/kemi"
 )
 
 const usage = `Polls hosts by SNMP, calculates, stores, judges by rules and tells.
@@ -46,6 +44,7 @@ A config has any of these, in YAML; paths are relative to the file:
   rules: [rules.yml]                 Prometheus rule files, reloaded on change
   opentsdb: http://127.0.0.1:4242
   webhook: {url: "https://example.org/hook", secret: $WEBHOOK_SECRET}
+                                     the secret, if any, is whsec_ and the base64 of 24 to 64 bytes
 
 A target without auth uses the credential "public", or v2c with that community.
 Where standard output is no terminal, each poll is one line, and each alert one of JSON.
@@ -87,7 +86,8 @@ func run(ctx context.Context, args []string, stdout *os.File, stderr io.Writer) 
 	}
 
 	scr := newScreen(stdout, isTerminal(stdout), func() (int, int) { return terminalSize(stdout) })
-	s, err := newStats(ctx, cfg, scr)
+	errFile, isFile := stderr.(*os.File)
+	s, err := newStats(ctx, cfg, scr, scr.logger(stderr, isFile && isTerminal(errFile)))
 	if err != nil {
 		fmt.Fprintln(stderr, "quickstart:", err)
 		return 2
@@ -115,25 +115,12 @@ func run(ctx context.Context, args []string, stdout *os.File, stderr io.Writer) 
 	err = s.pipeline.Run(ctx)
 	endDrawing()
 	<-drawn
-	fmt.Fprintln(stdout, drained(s.pipeline.Stats()))
+	fmt.Fprintln(stdout, s.drained())
 	if err != nil {
 		fmt.Fprintln(stderr, "quickstart:", err)
 		return 1
 	}
 	return 0
-}
-
-// drained says what the pipeline did, from its ledgers.
-func drained(all []kemi.FlowStats) string {
-	text, left := "drained:", uint64(0)
-	for _, f := range all {
-		text += fmt.Sprintf(" %s %d,", f.Name, f.Done)
-		left += f.InFlight + f.Pending + f.Abandoned
-		if err := f.Balance(); err != nil {
-			text += " (" + err.Error() + ")"
-		}
-	}
-	return fmt.Sprintf("%s left behind %d", text, left)
 }
 
 func isTerminal(f *os.File) bool {

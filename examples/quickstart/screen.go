@@ -8,7 +8,6 @@ import (
 	"io"
 	"maps"
 	"math"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -17,7 +16,6 @@ import (
 	"unicode/utf8"
 
 	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
 
 	"github.com/kemi-go/kemi"
 	"github.com/kemi-go/kemi/sink/notify/log"
@@ -30,7 +28,7 @@ type screen struct {
 	out      io.Writer
 	terminal bool
 	size     func() (width, height int)
-	foot     func() []string // what stands below the alerts
+	foot     func(width int) []string // what stands below the alerts
 
 	mu     sync.Mutex
 	hosts  map[string]*hostView
@@ -74,7 +72,7 @@ func (h *history) add(v float64) {
 
 func newScreen(out io.Writer, terminal bool, size func() (int, int)) *screen {
 	return &screen{
-		out: out, terminal: terminal, size: size, foot: func() []string { return nil },
+		out: out, terminal: terminal, size: size, foot: func(int) []string { return nil },
 		hosts: map[string]*hostView{}, firing: map[kemi.Fingerprint]kemi.Alert{}, began: time.Now(),
 	}
 }
@@ -95,26 +93,18 @@ type pane[T any] struct{ kemi.SinkFunc[T] }
 
 func (pane[T]) String() string { return "screen" }
 
-// logger logs to the screen, or to stderr.
-func (s *screen) logger() *zap.Logger {
-	to := zapcore.Lock(os.Stderr)
-	if s.terminal {
-		to = zapcore.AddSync(logLines{s})
-	}
-	enc := zap.NewDevelopmentEncoderConfig()
-	enc.EncodeTime = zapcore.TimeEncoderOfLayout(time.TimeOnly)
-	return zap.New(zapcore.NewCore(zapcore.NewConsoleEncoder(enc), to, zapcore.WarnLevel))
-}
-
-type logLines struct{ s *screen }
-
-func (l logLines) Write(line []byte) (int, error) {
-	l.s.mu.Lock()
-	defer l.s.mu.Unlock()
-	text, _, _ := strings.Cut(string(line), "\n") // a stack is too long for the screen
-	l.s.said = append(l.s.said, strings.ReplaceAll(text, "\t", "  "))
-	l.s.said = l.s.said[max(len(l.s.said)-3, 0):]
-	return len(line), nil
+// logger logs to the screen, and to stderr unless that is the same terminal.
+func (s *screen) logger(stderr io.Writer, sameTerminal bool) *zap.Logger {
+	return newJournal(func(line string) {
+		line = clean(line)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.said = append(s.said, line)
+		s.said = s.said[max(len(s.said)-3, 0):]
+		if !s.terminal || !sameTerminal {
+			fmt.Fprintln(stderr, line)
+		}
+	})
 }
 
 // takeMetrics takes whole polls: the metrics of one poll come in one batch, which may
@@ -259,7 +249,7 @@ func (s *screen) draw() {
 	lines := s.frame(time.Now(), width, height-1)
 	var b bytes.Buffer
 	if s.drawn > 0 {
-		fmt.Fprintf(&b, "\x1b[%dA", s.drawn)
+		fmt.Fprintf(&b, "\r\x1b[%dA", s.drawn) // the terminal may have echoed a ^C
 	}
 	for _, l := range lines {
 		b.WriteString(cut(l, width-1))
@@ -280,7 +270,13 @@ func (s *screen) frame(now time.Time, width, height int) []string {
 		}
 		return strings.Compare(a.name, b.name)
 	})
-	foot := s.foot()
+	foot := s.foot(width)
+	if len(s.said) > 0 {
+		foot = append(foot, "")
+		for _, l := range s.said {
+			foot = append(foot, wrap(l, width-1, 3)...)
+		}
+	}
 	down := 0
 	for _, h := range hosts {
 		if !h.up {
@@ -314,10 +310,6 @@ func (s *screen) frame(now time.Time, width, height int) []string {
 		alerts = append(alerts[:most-1], fmt.Sprintf("… %d more lines", len(alerts)-most+1))
 	}
 	room := max(height-len(lines)-len(alerts)-len(foot), 1)
-	for _, l := range s.said {
-		foot = append(foot, clean(l))
-	}
-	room = max(room-len(s.said), 1)
 	if len(hosts) == 0 {
 		lines = append(lines, "waiting for the first poll …")
 	}
@@ -385,6 +377,20 @@ func spark(h history, width int, top float64) string {
 		}
 	}
 	return string(out)
+}
+
+// wrap breaks a line of plain text at spaces, into at most n lines.
+func wrap(s string, width, n int) []string {
+	var lines []string
+	for len(lines) < n-1 && utf8.RuneCountInString(s) > width {
+		head := cut(s, width)
+		if i := strings.LastIndexByte(head, ' '); i > width/2 {
+			head = head[:i]
+		}
+		lines = append(lines, head)
+		s = "  " + strings.TrimLeft(s[len(head):], " ")
+	}
+	return append(lines, s)
 }
 
 func percent(v float64) string {

@@ -2,12 +2,16 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"math"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 	"unicode/utf8"
+
+	"go.uber.org/zap"
 
 	"github.com/kemi-go/kemi"
 )
@@ -50,7 +54,7 @@ func TestOneLineForAHostAndAPoll(t *testing.T) {
 func TestFrameFitsTheTerminal(t *testing.T) {
 	var out bytes.Buffer
 	s := newScreen(&out, true, func() (int, int) { return 60, 12 })
-	s.foot = func() []string { return []string{"", "foot"} }
+	s.foot = func(int) []string { return []string{"", "foot"} }
 	at := time.Now()
 	for i := range 30 {
 		if err := s.takeMetrics(t.Context(), pollOf("host"+string(rune('a'+i%26))+strings.Repeat("x", i), at, float64(i%2))); err != nil {
@@ -93,5 +97,29 @@ func TestSparkKeepsItsWidth(t *testing.T) {
 	}
 	if got := spark(history{0, 50, 99}, 3, 100); got != "▁▅█" {
 		t.Errorf("got %q", got)
+	}
+}
+
+func TestJournalSaysWhereWhatAndWhy(t *testing.T) {
+	var lines []string
+	l := newJournal(func(line string) { lines = append(lines, line[len("15:04:05 "):]) })
+	l.With(zap.String("pipeline", "stats"), zap.String("flow", "store")).Warn("the sink failed",
+		zap.Int("records", 5), zap.Error(errors.New("connection refused")))
+	l.Debug("nobody reads this")
+	l.Info("metric rules were reloaded", zap.Int("files", 1))
+	want := []string{"WARN store: the sink failed: connection refused", "metric rules were reloaded"}
+	if !slices.Equal(lines, want) {
+		t.Errorf("got %q, want %q", lines, want)
+	}
+}
+
+func TestWrapKeepsWordsAndWidth(t *testing.T) {
+	text := "WARN store: the sink failed: dial tcp 127.0.0.1:14242: connection refused"
+	lines := wrap(text, 40, 3)
+	if len(lines) != 2 || strings.Join(strings.Fields(strings.Join(lines, " ")), " ") != text {
+		t.Errorf("%q", lines)
+	}
+	if lines := wrap(strings.Repeat("x", 500), 40, 3); len(lines) != 3 || len(lines[0]) != 40 {
+		t.Errorf("%q", lines)
 	}
 }

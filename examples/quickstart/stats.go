@@ -35,6 +35,7 @@ type stats struct {
 	pipeline *kemi.Pipeline
 	intro    []string // what to tell the user first
 	opened   []io.Closer
+	unread   func() map[string]int // records on the topics, by the flow that is to read them
 }
 
 func (s *stats) close() {
@@ -44,15 +45,13 @@ func (s *stats) close() {
 }
 
 // newStats builds the pipeline.
-func newStats(ctx context.Context, cfg *config, scr *screen) (_ *stats, err error) {
+func newStats(ctx context.Context, cfg *config, scr *screen, logger *zap.Logger) (_ *stats, err error) {
 	s := &stats{}
 	defer func() {
 		if err != nil {
 			s.close()
 		}
 	}()
-	logger := scr.logger()
-
 	// Between the stages: topics in memory. bus/disk and bus/kafka have the same shape.
 	jobs, err1 := memory.NewTopic("jobs", memory.Config[kemi.Job]{})
 	raw, err2 := memory.NewTopic("raw", memory.Config[kemi.Metric]{})
@@ -129,20 +128,58 @@ func newStats(ctx context.Context, cfg *config, scr *screen) (_ *stats, err erro
 		}
 		s.pipeline.Flows = append(s.pipeline.Flows, kemi.Connect("webhook", alerts.Group("webhook"), hook))
 	}
-	scr.foot = func() []string { return ledger(s.pipeline.Stats()) }
+	s.unread = func() map[string]int {
+		n := map[string]int{}
+		for _, st := range []memory.Stats{jobs.Stats(), raw.Stats(), metrics.Stats(), alerts.Stats()} {
+			for _, r := range st.Readers {
+				n[r.Name] += r.Waiting
+			}
+		}
+		return n
+	}
+	scr.foot = func(width int) []string {
+		keys := "Ctrl-C drains and stops"
+		if ctx.Err() != nil {
+			keys = fmt.Sprintf("draining, at most %s; Ctrl-C again stops now", s.pipeline.DrainTimeout)
+		}
+		return append(append([]string{""}, wrap(s.ledger(), width-1, 3)...), keys)
+	}
 	return s, nil
 }
 
-// ledger is the flows with what each has done.
-func ledger(all []kemi.FlowStats) []string {
+// ledger is the flows with what each has done, waits for, and suffers from.
+func (s *stats) ledger() string {
 	var b strings.Builder
-	for _, f := range all {
+	b.WriteString("FLOWS")
+	unread := s.unread()
+	for _, f := range s.pipeline.Stats() {
 		fmt.Fprintf(&b, "  %s %d", f.Name, f.Done)
-		if f.LastErr != "" && time.Since(f.LastErrTime) < time.Minute {
-			b.WriteString(red("!"))
+		if n := unread[f.Name]; n > 0 {
+			fmt.Fprintf(&b, " (%d waiting)", n)
+		}
+		if f.LastErr != "" && time.Since(f.LastErrTime) < 10*time.Second {
+			b.WriteString(" (failing)")
 		}
 	}
-	return []string{"", dim("FLOWS") + b.String(), dim("Ctrl-C drains and stops")}
+	return b.String()
+}
+
+// drained says what the pipeline did, and what of it did not get through: that is
+// lost, as the topics are in memory.
+func (s *stats) drained() string {
+	text, unread, left := "drained:", s.unread(), 0
+	for _, f := range s.pipeline.Stats() {
+		text += fmt.Sprintf(" %s %d", f.Name, f.Done)
+		if n := unread[f.Name]; n > 0 {
+			text += fmt.Sprintf(" (%d not)", n)
+			left += n
+		}
+		text += ","
+		if err := f.Balance(); err != nil {
+			text += " (" + err.Error() + ")"
+		}
+	}
+	return fmt.Sprintf("%s left behind %d", text, left)
 }
 
 // discoverer says which hosts to poll: those of the config, or this machine.
