@@ -34,6 +34,7 @@
 //	deadline      the time for this host was up; what came before it is there
 //	error_status  the agent answered some of the request with an error
 //	truncated     a table did not end, went backwards or was too large
+//	config        the job can never be polled: an unknown credential or profile, or no target
 //
 // A wrong community and, with many agents, a wrong privacy passphrase are met with
 // silence: timeout.

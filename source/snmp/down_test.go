@@ -175,8 +175,23 @@ func TestJobsThatAreNotPolled(t *testing.T) {
 	if !isPartial || len(at) != 5 || at[0] != 1 || at[1] != 3 || at[2] != 4 || at[3] != 6 || at[4] != 7 {
 		t.Errorf("refused %v: %v", at, err)
 	}
-	if n := len(metrics(ms).named("up")); n != 2 || a.requests.Load() == 0 {
-		t.Errorf("%d hosts were polled, want 2", n)
+	// Two are polled. The others are told to be down, as nobody watches them, but for the
+	// one that has no host and the one that is late.
+	up, down := 0, 0
+	for _, m := range metrics(ms).named("up") {
+		if m.Float() == 1 {
+			up++
+		} else {
+			down++
+		}
+	}
+	if up != 2 || down != 4 || a.requests.Load() == 0 {
+		t.Errorf("%d hosts are up and %d down, want 2 and 4", up, down)
+	}
+	for _, m := range metrics(ms).named("snmp_failure") {
+		if m.Labels.Get("reason") != "config" || m.Host() == "" {
+			t.Errorf("%v", m)
+		}
 	}
 	if s := p.Stats(); s.Stale != 1 || s.Refused != 5 || s.Up != 2 {
 		t.Errorf("%+v", s)

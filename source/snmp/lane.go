@@ -61,7 +61,23 @@ func (l *lane) Apply(ctx context.Context, dst []kemi.Metric, src []kemi.Job) ([]
 		l.disown(started)
 		return dst, err
 	}
-	return l.take(dst), kemi.Partial(src, refused...)
+	dst = l.take(dst)
+	for _, f := range refused {
+		dst = appendRefused(dst, &src[f.Index])
+	}
+	return dst, kemi.Partial(src, refused...)
+}
+
+// appendRefused says that the host of a job that cannot be polled is not watched: the
+// dead letter tells whoever reads those, up tells the rules.
+func appendRefused(dst []kemi.Metric, j *kemi.Job) []kemi.Metric {
+	if j.Resource == "" {
+		return dst
+	}
+	labels, t := labelsOf(j), time.Now().UTC()
+	return append(dst,
+		kemi.Gauge("up", labels, t, 0),
+		kemi.Gauge("snmp_failure", labels.With("reason", string(misconfigured)), t, 1))
 }
 
 // wait waits until the batch is done or the patience has passed.

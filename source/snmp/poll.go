@@ -30,6 +30,8 @@ const (
 	late        reason = "deadline"
 	errorStatus reason = "error_status"
 	truncated   reason = "truncated"
+
+	misconfigured reason = "config"
 )
 
 // poll is one poll of one host: a conversation in one goroutine.

@@ -69,7 +69,7 @@ type Config struct {
 // a host that is being polled already joins that poll: the host is not asked twice at
 // once, and the result goes to the lane that asked last. A job that can never be
 // polled (no target, an unknown profile or credential) is refused, with a permanent
-// error for this job alone.
+// error for this job alone, and its host is said to be down, reason config.
 type Poller struct {
 	cfg      Config
 	log      *zap.Logger

@@ -115,11 +115,7 @@ func (h *state) prepare(q *poll) {
 	}
 	if fresh || h.jobLabels != q.job.Labels || h.service != q.job.Service || h.labels.Len() == 0 {
 		h.jobLabels, h.service = q.job.Labels, q.job.Service
-		extra := []kemi.Label{{Name: kemi.LabelHost, Value: q.job.Resource}}
-		if q.job.Service != "" {
-			extra = append(extra, kemi.Label{Name: "service", Value: q.job.Service})
-		}
-		h.labels = q.job.Labels.Merge(extra...)
+		h.labels = labelsOf(&q.job)
 		h.scalarLabels = make([]kemi.Labels, len(q.plan.scalars))
 		for i := range q.plan.scalars {
 			h.scalarLabels[i] = h.labels
@@ -183,3 +179,12 @@ func (h *state) measured(rtt time.Duration) {
 
 // jitter spreads the walks of many hosts over time.
 func jitter(d time.Duration) time.Duration { return d - d/10 + rand.N(d/5) }
+
+// labelsOf are the labels of every metric of a job.
+func labelsOf(j *kemi.Job) kemi.Labels {
+	extra := []kemi.Label{{Name: kemi.LabelHost, Value: j.Resource}}
+	if j.Service != "" {
+		extra = append(extra, kemi.Label{Name: "service", Value: j.Service})
+	}
+	return j.Labels.Merge(extra...)
+}
