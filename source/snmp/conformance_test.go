@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -89,7 +90,8 @@ func TestTransform(t *testing.T) {
 				return steady{p, "lane", new(atomic.Int64)}
 			},
 			Batches: batches,
-			Bad:     func(i int) kemi.Job { return kemi.Job{Resource: "bad" + string(rune('a'+i%26))} },
+			// Without a resource: of one with a resource the next Tick says that it is down.
+			Bad: func(i int) kemi.Job { return kemi.Job{Target: "127.0.0.1:" + strconv.Itoa(1000+i)} },
 		}
 	})
 }

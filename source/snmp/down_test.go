@@ -175,6 +175,9 @@ func TestJobsThatAreNotPolled(t *testing.T) {
 	if !isPartial || len(at) != 5 || at[0] != 1 || at[1] != 3 || at[2] != 4 || at[3] != 6 || at[4] != 7 {
 		t.Errorf("refused %v: %v", at, err)
 	}
+	if ms, err = p.Tick(t.Context(), ms, time.Now()); err != nil {
+		t.Fatal(err)
+	}
 	// Two are polled. The others are told to be down, as nobody watches them, but for the
 	// one that has no host and the one that is late.
 	up, down := 0, 0

@@ -63,21 +63,23 @@ func (l *lane) Apply(ctx context.Context, dst []kemi.Metric, src []kemi.Job) ([]
 	}
 	dst = l.take(dst)
 	for _, f := range refused {
-		dst = appendRefused(dst, &src[f.Index])
+		l.tellRefused(&src[f.Index])
 	}
 	return dst, kemi.Partial(src, refused...)
 }
 
-// appendRefused says that the host of a job that cannot be polled is not watched: the
-// dead letter tells whoever reads those, up tells the rules.
-func appendRefused(dst []kemi.Metric, j *kemi.Job) []kemi.Metric {
+// tellRefused says that the host of a job that cannot be polled is not watched: the
+// dead letter tells whoever reads those, up tells the rules. It comes with the next
+// Apply or Tick, since a refused record has no results of its own.
+func (l *lane) tellRefused(j *kemi.Job) {
 	if j.Resource == "" {
-		return dst
+		return
 	}
 	labels, t := labelsOf(j), time.Now().UTC()
-	return append(dst,
+	l.deliver(&poll{out: []kemi.Metric{
 		kemi.Gauge("up", labels, t, 0),
-		kemi.Gauge("snmp_failure", labels.With("reason", string(misconfigured)), t, 1))
+		kemi.Gauge("snmp_failure", labels.With("reason", string(misconfigured)), t, 1),
+	}})
 }
 
 // wait waits until the batch is done or the patience has passed.
