@@ -25,13 +25,36 @@ func RetryAfter(h http.Header, now time.Time) time.Duration {
 }
 
 // Clip makes a text of the server fit for an error: short, on one line, valid UTF-8,
-// and without characters that speak to a terminal.
-func Clip(text string) string {
+// without characters that speak to a terminal, and without the secrets.
+func (s Secrets) Clip(text string) string {
 	const most = 300
 	text = strings.TrimSpace(text)
-	if len(text) > most {
-		text = text[:most] + "…"
+	long := len(text) > most
+	if long {
+		text = text[:min(len(text), most+window)] // a secret may begin at the end of what is shown
 	}
+	text = tidy(text)
+	marks := s.marks(text)
+	if long {
+		text = text[:max(0, len(text)-window)]
+	}
+	var b strings.Builder
+	for i := range len(text) {
+		switch {
+		case !marks[i]:
+			b.WriteByte(text[i])
+		case i == 0 || !marks[i-1]:
+			b.WriteString("(redacted)")
+		}
+	}
+	if long {
+		b.WriteString("…")
+	}
+	return strings.ToValidUTF8(b.String(), "?")
+}
+
+// tidy makes text valid UTF-8 without control characters.
+func tidy(text string) string {
 	return strings.Map(func(r rune) rune {
 		if r < ' ' || r >= 0x7f && r < 0xa0 {
 			return ' '

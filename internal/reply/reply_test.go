@@ -29,7 +29,7 @@ func TestRetryAfter(t *testing.T) {
 }
 
 func TestClip(t *testing.T) {
-	got := Clip("  a\x1b[31mb\nc\x9b\u009bd" + strings.Repeat("é", 400))
+	got := Secrets(nil).Clip("  a\x1b[31mb\nc\x9b\u009bd" + strings.Repeat("é", 400))
 	if !utf8.ValidString(got) || strings.ContainsAny(got, "\x1b\n\u009b") || len(got) > 320 || !strings.HasPrefix(got, "a [31mb c? d") {
 		t.Errorf("%q", got)
 	}

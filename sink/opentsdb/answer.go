@@ -26,6 +26,7 @@ type answer struct {
 	empty                     bool // stored, without counts
 	success, failed, timeouts int
 	details                   []detail
+	secrets                   reply.Secrets // that the texts in details may hold
 }
 
 // detail is one entry of the errors in an answer.
@@ -45,9 +46,11 @@ func (s *Sink) read(resp *http.Response, size, n int) answer {
 	limit := &io.LimitedReader{R: resp.Body, N: int64(64<<10 + 8*size + 2048*n)}
 	r := bufio.NewReader(limit)
 	first, err := peekText(r)
+	secrets := s.secretsOf(resp.Request)
+	status := secrets.Clip(resp.Status)
 	switch {
 	case err != nil && !errors.Is(err, io.EOF):
-		return answer{err: fmt.Errorf("%s: reading the answer: %w", s.name, err)}
+		return answer{err: fmt.Errorf("%s: reading the answer: %w", s.name, secrets.Error(err))}
 	case resp.StatusCode == http.StatusNoContent:
 		return answer{empty: true}
 	case resp.StatusCode == http.StatusOK && err != nil:
@@ -55,27 +58,27 @@ func (s *Sink) read(resp *http.Response, size, n int) answer {
 		if resp.ContentLength >= 0 || slices.Contains(resp.TransferEncoding, "chunked") {
 			return answer{empty: true}
 		}
-		return answer{err: fmt.Errorf("%s: %s: the connection was closed where an answer should be", s.name, resp.Status)}
+		return answer{err: fmt.Errorf("%s: %s: the connection was closed where an answer should be", s.name, status)}
 	case resp.StatusCode == http.StatusRequestEntityTooLarge:
-		return answer{tooLarge: true, err: fmt.Errorf("%s: %s: the request is too large for what is in front of the server", s.name, resp.Status)}
+		return answer{tooLarge: true, err: fmt.Errorf("%s: %s: the request is too large for what is in front of the server", s.name, status)}
 	case (resp.StatusCode == http.StatusOK || resp.StatusCode == http.StatusBadRequest) && first == '{':
-		var a answer
+		a := answer{secrets: secrets}
 		counted, message, err := a.decode(r)
 		switch {
 		case counted && err == nil:
 			return a
 		case message != "":
-			return answer{err: fmt.Errorf("%s: %s: %s", s.name, resp.Status, reply.Clip(message))}
+			return answer{err: fmt.Errorf("%s: %s: %s", s.name, status, secrets.Clip(message))}
 		case limit.N <= 0:
-			return answer{err: fmt.Errorf("%s: %s: the answer is longer than any answer to %d points: is this an OpenTSDB?", s.name, resp.Status, n)}
+			return answer{err: fmt.Errorf("%s: %s: the answer is longer than any answer to %d points: is this an OpenTSDB?", s.name, status, n)}
 		case err != nil:
-			return answer{err: fmt.Errorf("%s: %s: the answer breaks off or is no JSON: %w", s.name, resp.Status, err)}
+			return answer{err: fmt.Errorf("%s: %s: the answer breaks off or is no JSON: %w", s.name, status, secrets.Error(err))}
 		}
-		return answer{err: fmt.Errorf("%s: %s: the answer has no counts: is this an OpenTSDB?", s.name, resp.Status)}
+		return answer{err: fmt.Errorf("%s: %s: the answer has no counts: is this an OpenTSDB?", s.name, status)}
 	}
 	text, _ := io.ReadAll(io.LimitReader(r, 2048))
 	if resp.StatusCode == http.StatusBadRequest && bytes.Contains(text, []byte("Chunked request not supported")) {
-		return answer{tooLarge: true, err: fmt.Errorf("%s: %s: the request is too large: set tsd.http.request.enable_chunked = true on the server", s.name, resp.Status)}
+		return answer{tooLarge: true, err: fmt.Errorf("%s: %s: the request is too large: set tsd.http.request.enable_chunked = true on the server", s.name, status)}
 	}
 	hint := ""
 	switch code := resp.StatusCode; {
@@ -88,7 +91,7 @@ func (s *Sink) read(resp *http.Response, size, n int) answer {
 	case code < 300:
 		hint = ": this is no answer of an OpenTSDB: look at the URL"
 	}
-	err = fmt.Errorf("%s: %s%s: %s", s.name, resp.Status, hint, reply.Clip(string(text)))
+	err = fmt.Errorf("%s: %s%s: %s", s.name, status, hint, secrets.Clip(string(text)))
 	return answer{err: kemi.RetryAfter(err, reply.RetryAfter(resp.Header, time.Now()))}
 }
 
@@ -201,7 +204,7 @@ func (d *delivery) judge(a *answer, i, j int) {
 		x := &a.details[k]
 		err := texts[x.Error]
 		if err == nil {
-			err = s.explain(x)
+			err = s.explain(x, a.secrets)
 			texts[x.Error] = err
 		}
 		at, found := index[x.key()]
@@ -273,19 +276,19 @@ func (x *detail) key() string {
 
 // explain makes an error of a detail: permanent when the point was refused for what
 // it is, and no waiting would help.
-func (s *Sink) explain(x *detail) error {
+func (s *Sink) explain(x *detail, secrets reply.Secrets) error {
 	text := x.Error
 	switch {
 	case text == "Unknown metric":
 		return kemi.Permanent(fmt.Errorf("%s: unknown metric or tag, such as %s: set tsd.core.auto_create_metrics = true on the server, or make the name there with tsdb mkmetric",
-			s.name, strconv.Quote(reply.Clip(x.Datapoint.Metric))))
+			s.name, strconv.Quote(secrets.Clip(x.Datapoint.Metric))))
 	case text == throttle:
 		return kemi.RetryAfter(fmt.Errorf("%s: Please throttle: too much waits for HBase", s.name), throttled)
 	case text == timedOut:
 		return fmt.Errorf("%s: not stored within %v", s.name, s.cfg.SyncTimeout)
 	case text == "Timeout exception", text == "Unexpected exception", text == "Not cached yet", text == "",
 		strings.HasPrefix(text, "Storage exception"):
-		return fmt.Errorf("%s: %s", s.name, reply.Clip(text))
+		return fmt.Errorf("%s: %s", s.name, secrets.Clip(text))
 	}
-	return kemi.Permanent(fmt.Errorf("%s: the server refused the point: %s", s.name, reply.Clip(text)))
+	return kemi.Permanent(fmt.Errorf("%s: the server refused the point: %s", s.name, secrets.Clip(text)))
 }

@@ -43,7 +43,7 @@ func FuzzAnswer(f *testing.F) {
 	batch := sample(n)
 	f.Fuzz(func(t *testing.T, status int, body []byte) {
 		p := s.plan(batch)
-		resp := &http.Response{StatusCode: status, Status: strconv.Itoa(status), ContentLength: int64(len(body)), Body: io.NopCloser(bytes.NewReader(body))}
+		resp := &http.Response{StatusCode: status, Status: strconv.Itoa(status), Request: &http.Request{}, ContentLength: int64(len(body)), Body: io.NopCloser(bytes.NewReader(body))}
 		a := s.read(resp, len(p.json), n)
 		if a.err != nil {
 			return

@@ -126,14 +126,17 @@ func (c Config) String() string {
 	return "opentsdb " + show(u)
 }
 
+// Format prints String, whatever the verb, so that none of them shows what is secret.
+func (c Config) Format(f fmt.State, verb rune) { fmt.Fprintf(f, fmt.FormatString(f, verb), c.String()) }
+
 // Sink writes metrics to an OpenTSDB. Make one with [New].
 type Sink struct {
 	cfg       Config
 	name      string // for errors and the topology
 	put       string
+	query     string // of the URL as it was given
 	user      *url.Userinfo
 	transport *http.Transport
-	client    *http.Client
 	log       *zap.Logger
 	seats     chan struct{} // one per request under way
 
@@ -200,7 +203,7 @@ func New(cfg Config) (*Sink, error) {
 	if cfg.Timeout <= cfg.SyncTimeout {
 		return nil, fmt.Errorf("opentsdb: Timeout %v must be longer than SyncTimeout %v, or every slow answer comes too late", cfg.Timeout, cfg.SyncTimeout)
 	}
-	s := &Sink{cfg: cfg, name: "opentsdb " + show(u), user: u.User, log: cfg.Logger, seats: make(chan struct{}, cfg.Connections)}
+	s := &Sink{cfg: cfg, name: "opentsdb " + show(u), user: u.User, query: u.RawQuery, log: cfg.Logger, seats: make(chan struct{}, cfg.Connections)}
 	if s.log == nil {
 		s.log = zap.NewNop()
 	}
@@ -226,11 +229,6 @@ func New(cfg Config) (*Sink, error) {
 		MaxIdleConnsPerHost: cfg.Connections,
 		IdleConnTimeout:     30 * time.Second,
 	}
-	s.client = &http.Client{
-		Transport: s.transport,
-		// A redirected POST would arrive as a GET.
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
 	return s, nil
 }
 
@@ -241,6 +239,9 @@ func show(u *url.URL) string {
 
 // String returns the server's address, without credentials.
 func (s *Sink) String() string { return s.name }
+
+// Format prints String, whatever the verb, so that none of them shows what is secret.
+func (s *Sink) Format(f fmt.State, verb rune) { fmt.Fprintf(f, fmt.FormatString(f, verb), s.name) }
 
 // Close closes idle connections. The sink may be used again after it.
 func (s *Sink) Close() error {

@@ -3,9 +3,13 @@ package opentsdb_test
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -303,7 +307,7 @@ func TestSecretsStaySecret(t *testing.T) {
 	if err := s.Write(t.Context(), gauges(0, 2)); err != nil {
 		t.Fatal(err)
 	}
-	said := []string{fmt.Sprint(s), fmt.Sprint(cfg), fmt.Sprintf("%+v", cfg)}
+	said := []string{fmt.Sprint(s), fmt.Sprint(cfg), fmt.Sprintf("%+v %#v %d %q", cfg, cfg, cfg, &cfg), fmt.Sprintf("%+v %#v %d", s, s, s)}
 	srv.Close()
 	said = append(said, s.Write(t.Context(), gauges(0, 2)).Error())
 	cfg.Authorize = func(*http.Request) error { return errors.New("the vault is shut") }
@@ -316,5 +320,66 @@ func TestSecretsStaySecret(t *testing.T) {
 		if strings.Contains(text, "hunter2") || !strings.Contains(text, host) {
 			t.Errorf("it says %q", text)
 		}
+	}
+}
+
+// TestEchoesStaySecret writes through proxies that say again what they were sent.
+func TestEchoesStaySecret(t *testing.T) {
+	head := func(r *http.Request) string {
+		var b strings.Builder
+		_ = r.Header.Write(&b)
+		return r.RequestURI + "\n" + b.String()
+	}
+	for _, c := range []struct {
+		name string
+		say  func(w http.ResponseWriter, r *http.Request)
+		want string
+	}{
+		{"a page", func(w http.ResponseWriter, r *http.Request) { http.Error(w, head(r), http.StatusBadGateway) }, "/api/put?(redacted)"},
+		{"a message", func(w http.ResponseWriter, r *http.Request) {
+			w.WriteHeader(http.StatusBadRequest)
+			_ = json.NewEncoder(w).Encode(map[string]any{"error": map[string]string{"message": "bad request: " + head(r)}})
+		}, "bad request: "},
+		{"a refused point", func(w http.ResponseWriter, r *http.Request) {
+			w.WriteHeader(http.StatusBadRequest)
+			_, _ = io.WriteString(w, `{"success":0,"failed":1,"errors":[`+entry(0, "not for "+r.Header.Get("X-Token"))+`]}`)
+		}, "not for (redacted)"},
+		{"a point of the storage", func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.WriteString(w, `{"success":0,"failed":1,"errors":[`+entry(0, "Storage exception: "+r.Header.Get("X-Token"))+`]}`)
+		}, "Storage exception: (redacted)"},
+		{"a redirect to nowhere", func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Location", "http://[::1"+r.RequestURI)
+			w.WriteHeader(http.StatusMovedPermanently)
+		}, "redirects are not followed"},
+		{"no HTTP", func(w http.ResponseWriter, r *http.Request) {
+			c, _, err := http.NewResponseController(w).Hijack()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer c.Close()
+			_, _ = io.WriteString(c, "POST "+r.RequestURI+"\r\n\r\n")
+		}, "malformed"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				_, _ = io.Copy(io.Discard, r.Body)
+				c.say(w, r)
+			}))
+			defer srv.Close()
+			s := newSink(t, opentsdb.Config{
+				URL:       strings.Replace(srv.URL, "://", "://kemi:hunter2@", 1) + "/?key=hunter2",
+				Authorize: func(r *http.Request) error { r.Header.Set("X-Token", "hunter2"); return nil },
+			})
+			batch := gauges(0, 1)
+			err := failures(t, s.Write(t.Context(), batch), batch)[0]
+			basic := base64.StdEncoding.EncodeToString([]byte("kemi:hunter2"))
+			if text := fmt.Sprintf("%v %+v %#v", err, err, err); strings.Contains(text, "hunter2") || strings.Contains(text, basic) {
+				t.Errorf("it says %s", text)
+			}
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%v, want %q", err, c.want)
+			}
+		})
 	}
 }

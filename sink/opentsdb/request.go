@@ -8,8 +8,9 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
 	"syscall"
+
+	"github.com/kemi-go/kemi/internal/reply"
 )
 
 // body makes the body of a request of points with commas between. It is not used
@@ -107,9 +108,15 @@ func (s *Sink) do(ctx context.Context, body []byte) (*http.Response, error) {
 	}
 	s.requests.Add(1)
 	s.bytes.Add(uint64(len(body)))
-	resp, err := s.client.Do(req)
-	if u, ok := errors.AsType[*url.Error](err); ok {
-		err = u.Err // without the URL
+	// The transport follows no redirects, with which a POST would arrive as a GET.
+	resp, err := s.transport.RoundTrip(req)
+	if err != nil {
+		return nil, s.secretsOf(req).Error(err)
 	}
-	return resp, err
+	return resp, nil
+}
+
+// secretsOf lists what a server must not make an error show.
+func (s *Sink) secretsOf(req *http.Request) reply.Secrets {
+	return reply.SecretsOf(req.Header, s.query)
 }

@@ -135,7 +135,8 @@ func TestSecretsStaySecret(t *testing.T) {
 		t.Errorf("authorization %q", got)
 	}
 	text, _ := json.Marshal(cfg.Secrets)
-	said := []string{fmt.Sprint(s), fmt.Sprint(cfg), fmt.Sprintf("%+v %v %q %x %#v %s", cfg, oldSecret, oldSecret, oldSecret, oldSecret, text)}
+	said := []string{fmt.Sprint(s), fmt.Sprintf("%v %+v %#v %d %q", cfg, cfg, cfg, cfg, &cfg) + fmt.Sprintf("%v %+v %#v %d", s, s, s, s),
+		fmt.Sprintf("%+v %v %q %x %#v %s", cfg, oldSecret, oldSecret, oldSecret, oldSecret, text)}
 	r.Server.Close()
 	said = append(said, s.Write(t.Context(), batch).Error())
 	for _, c := range []webhook.Config{
@@ -155,6 +156,82 @@ func TestSecretsStaySecret(t *testing.T) {
 	}
 	if !strings.Contains(said[3], host) {
 		t.Errorf("the error does not say where: %s", said[3])
+	}
+}
+
+// TestEchoesStaySecret posts to receivers that say again what they were sent.
+func TestEchoesStaySecret(t *testing.T) {
+	raw := func(w http.ResponseWriter, answer string) {
+		c, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer c.Close()
+		_, _ = io.WriteString(c, answer)
+	}
+	for _, c := range []struct {
+		name      string
+		say       func(w http.ResponseWriter, r *http.Request)
+		want      string
+		permanent bool
+	}{
+		{"path and query", func(w http.ResponseWriter, r *http.Request) {
+			http.Error(w, "Cannot POST "+r.URL.RequestURI(), http.StatusNotFound)
+		}, "Cannot POST (redacted)", true},
+		{"headers", func(w http.ResponseWriter, r *http.Request) {
+			w.WriteHeader(http.StatusInternalServerError)
+			_ = r.Header.Write(w)
+		}, "Authorization: Basic (redacted)", false},
+		{"what the headers mean", func(w http.ResponseWriter, r *http.Request) {
+			_, password, _ := r.BasicAuth()
+			http.Error(w, "wrong password: "+password, http.StatusUnauthorized)
+		}, "wrong password: (redacted)", true},
+		{"the reason", func(w http.ResponseWriter, r *http.Request) {
+			raw(w, "HTTP/1.1 503 no "+r.URL.Path+"\r\nContent-Length: 0\r\n\r\n")
+		}, "503 no (redacted)", false},
+		{"no HTTP", func(w http.ResponseWriter, r *http.Request) { raw(w, "POST "+r.URL.Path+"\r\n\r\n") }, "malformed", false},
+		{"a redirect to nowhere", func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Location", "http://[::1"+r.URL.Path+"?other=hunter3")
+			w.WriteHeader(http.StatusTemporaryRedirect)
+		}, "its Location is no URL", true},
+		{"a redirect to a host", func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Location", "http://hunter2.example/")
+			w.WriteHeader(http.StatusTemporaryRedirect)
+		}, "(redacted).example", true},
+		{"after a redirect", func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/other/hunter3" {
+				http.Error(w, r.RequestURI, http.StatusBadRequest)
+				return
+			}
+			w.Header().Set("Location", "/other/hunter3")
+			w.WriteHeader(http.StatusTemporaryRedirect)
+		}, "400 Bad Request: (redacted)", true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := receive(t)
+			r.setFault(func(w http.ResponseWriter, r *http.Request, _ []byte) bool {
+				c.say(w, r)
+				return true
+			})
+			s := newSink(t, webhook.Config{
+				URL:       strings.Replace(r.URL, "://", "://kemi:hunter2@", 1) + "/hooks/hunter2?key=hunter2",
+				Authorize: func(r *http.Request) error { r.Header.Set("X-Token", "hunter2"); return nil },
+			})
+			batch := []kemi.Alert{alertOf("CPU", "a", kemi.StateFiring)}
+			failed, _ := kemi.Failures(s.Write(t.Context(), batch), batch)
+			if len(failed) != 1 {
+				t.Fatalf("%d failures", len(failed))
+			}
+			err := failed[0].Err
+			basic := base64.StdEncoding.EncodeToString([]byte("kemi:hunter2"))
+			if text := fmt.Sprintf("%v %+v %#v", err, err, err); strings.Contains(text, "hunter") || strings.Contains(text, basic) {
+				t.Errorf("it says %s", text)
+			}
+			if !strings.Contains(err.Error(), c.want) || kemi.IsPermanent(err) != c.permanent {
+				t.Errorf("permanent %v, want %v; %v, want %q", kemi.IsPermanent(err), c.permanent, err, c.want)
+			}
+		})
 	}
 }
 

@@ -88,6 +88,9 @@ func (c Config) String() string {
 	return "webhook " + show(u)
 }
 
+// Format prints String, whatever the verb, so that none of them shows what is secret.
+func (c Config) Format(f fmt.State, verb rune) { fmt.Fprintf(f, fmt.FormatString(f, verb), c.String()) }
+
 // show is a URL without what may be secret.
 func show(u *url.URL) string { return u.Scheme + "://" + u.Host }
 
@@ -146,7 +149,7 @@ func New(cfg Config) (*Sink, error) {
 		IdleConnTimeout:     30 * time.Second,
 		ForceAttemptHTTP2:   true,
 	}
-	s.client = &http.Client{Transport: s.transport, CheckRedirect: checkRedirect}
+	s.client = &http.Client{Transport: checked{s.transport}, CheckRedirect: checkRedirect}
 	return s, nil
 }
 
@@ -167,8 +170,27 @@ func checkRedirect(req *http.Request, via []*http.Request) error {
 	return nil
 }
 
+// checked refuses a redirect to what is no URL, since the HTTP client's own error would
+// show it.
+type checked struct{ *http.Transport }
+
+func (c checked) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := c.Transport.RoundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := req.URL.Parse(resp.Header.Get("Location")); err != nil && resp.StatusCode/100 == 3 {
+		_ = resp.Body.Close()
+		return nil, fmt.Errorf("%w: its Location is no URL", errRedirect)
+	}
+	return resp, nil
+}
+
 // String returns the receiver's host, and nothing secret.
 func (s *Sink) String() string { return s.name }
+
+// Format prints String, whatever the verb, so that none of them shows what is secret.
+func (s *Sink) Format(f fmt.State, verb rune) { fmt.Fprintf(f, fmt.FormatString(f, verb), s.name) }
 
 // Close closes idle connections. The sink may be used again after it.
 func (s *Sink) Close() error {
@@ -239,7 +261,8 @@ func (s *Sink) post(ctx context.Context, batch []kemi.Alert, p post) error {
 		s.truncated.Add(uint64(m.TruncatedAlerts))
 		return nil
 	}
-	err = fmt.Errorf("%s: %s: %s", s.name, resp.Status, reply.Clip(string(text)))
+	secrets := secretsOf(resp.Request)
+	err = fmt.Errorf("%s: %s: %s", s.name, secrets.Clip(resp.Status), secrets.Clip(string(text)))
 	switch code := resp.StatusCode; {
 	case code >= 500, code == http.StatusTooManyRequests, code == http.StatusRequestTimeout, code == http.StatusTooEarly:
 		return kemi.RetryAfter(err, reply.RetryAfter(resp.Header, s.cfg.Now()))
@@ -277,9 +300,14 @@ func (s *Sink) do(ctx context.Context, id string, body []byte) (*http.Response, 
 	s.requests.Add(1)
 	resp, err := s.client.Do(req)
 	if u, ok := errors.AsType[*url.Error](err); ok {
-		err = u.Err // without the URL
+		err = secretsOf(req).Error(u.Err) // without the URL
 	}
 	return resp, err
+}
+
+// secretsOf lists what a receiver must not make an error show.
+func secretsOf(req *http.Request) reply.Secrets {
+	return reply.SecretsOf(req.Header, req.URL.RequestURI())
 }
 
 // idOf is the same for the same alerts told again.
