@@ -53,15 +53,14 @@ func toUTC(t millis) time.Time { return time.UnixMilli(t).UTC() }
 var errSameLabels = errors.New("the expression gives several series that have the same labels once those of the rule are set")
 
 // judge takes the result of an alert's expression at time t through the life cycle
-// and appends the changes, in order of labels. It is that of Prometheus, but for
+// and returns the changes, in order of labels. It is that of Prometheus, but for
 // the limit: there, too many alerts clear them all; here the ones that are there
 // stay, new ones are admitted up to the limit, and left says how many were not.
-func (r *rule) judge(dst []kemi.Alert, res prom.Vector, t millis) (out []kemi.Alert, left int, err error) {
+func (r *rule) judge(res prom.Vector, t millis) (changed []kemi.Alert, left int, err error) {
 	now, err := r.instances(res, t)
 	if err != nil {
-		return dst, 0, err
+		return nil, 0, err
 	}
-	var changed []kemi.Alert
 	for key, x := range r.active {
 		if n, holds := now[key]; holds {
 			x.value, x.annotations, x.gone = n.value, n.annotations, 0
@@ -92,7 +91,39 @@ func (r *rule) judge(dst []kemi.Alert, res prom.Vector, t millis) (out []kemi.Al
 		}
 	}
 	slices.SortFunc(changed, func(a, b kemi.Alert) int { return a.Labels.Compare(b.Labels) })
-	return append(dst, changed...), left, nil
+	return changed, left, nil
+}
+
+// firing is an alert that was told as firing.
+type firing struct {
+	rules int       // for which it fires
+	since time.Time // as told
+}
+
+// once drops from the changes of a rule what would tell one alert twice: rules of
+// different groups or files may raise the same one. It is told as firing when it
+// begins for the first of them, and as resolved when it ends for the last. The
+// changes are overwritten.
+func (r *Rules) once(changed []kemi.Alert) []kemi.Alert {
+	kept := changed[:0]
+	for _, a := range changed {
+		f := r.firing[a.Labels]
+		switch {
+		case a.State == kemi.StateFiring && f == nil:
+			r.firing[a.Labels] = &firing{1, a.StartsAt}
+		case a.State == kemi.StateFiring:
+			f.rules++
+			continue
+		case f.rules > 1:
+			f.rules--
+			continue
+		default:
+			delete(r.firing, a.Labels)
+			a.StartsAt = f.since
+		}
+		kept = append(kept, a)
+	}
+	return kept
 }
 
 // admit makes new instances active, the first ones by labels if there is a limit,

@@ -53,11 +53,20 @@
 // ones are not told; [Rules.Active] shows them. An alert is identified by its labels,
 // alertname among them. StartsAt is when it began to fire, as in Alertmanager.
 //
+// Rules of different groups or files may raise the same alert, because a file was
+// copied or because there are several reasons for it. It is one alert all the same:
+// told as firing when it begins for the first of them, and as resolved when it has
+// ended for the last.
+//
+// Which alerts fire is held in memory. After a restart those that fire are told
+// again. Their Fingerprint is the same; ID differs if they began more than
+// [Rules.Horizon] ago. An alert that ended while nothing ran is not told as resolved.
+//
 // # Reload
 //
 // [Rules.Watch] looks at the content of the files and reloads what has changed. A
 // file that does not pass stays as it was, and the error says file, line and reason.
-// A rule of the same group, name and labels keeps its alerts; the alerts of a rule
-// that is gone are resolved. Series keep their samples as long as some rule selects
+// A rule of the same group, name and labels keeps its alerts, also when it was moved
+// to another file; the alerts of a rule that is gone are resolved. Series keep their samples as long as some rule selects
 // them.
 package promql

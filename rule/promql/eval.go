@@ -171,7 +171,9 @@ func (r *Rules) evaluate(ctx context.Context, dst []kemi.Alert, g *group, t mill
 		switch {
 		case err != nil:
 		case x.alert:
-			if dst, left, err = x.judge(dst, res, t); err == nil {
+			var changed []kemi.Alert
+			if changed, left, err = x.judge(res, t); err == nil {
+				dst = append(dst, r.once(changed)...)
 				out = x.alertSeries(r.store, at)
 			}
 		default:

@@ -423,6 +423,20 @@ groups:
 	b.want("10 Busy firing", "10 Page firing", "20 Long firing", "25 Busy resolved", "25 Page resolved", "25 Long resolved")
 }
 
+func TestAlertsForStateIsSinceWhenTheConditionHolds(t *testing.T) {
+	b := newBench(t, `
+groups:
+- name: g
+  interval: 5s
+  rules:
+  - {alert: Hot, expr: cpu > 90, for: 10s}
+  - {alert: Early, expr: 'time() - ALERTS_FOR_STATE{alertname="Hot"} == 5'}
+  - {alert: Later, expr: 'time() - ALERTS_FOR_STATE{alertname="Hot"} == 15'}
+`)
+	b.run(30*time.Second, every(5*time.Second, "cpu", between(10*time.Second, time.Hour), "web1"))
+	b.want("15 Early firing web1", "20 Hot firing web1", "20 Early resolved web1", "25 Later firing web1", "30 Later resolved web1")
+}
+
 func TestRecordedSeriesEnd(t *testing.T) {
 	b := newBench(t, `
 groups:

@@ -154,58 +154,85 @@ func (r *Rules) content(name string) ([]byte, error) {
 }
 
 // install puts groups into force. A rule takes over the state of the old rule of the
-// same group, kind, name and labels, the first of several that of the first.
+// same file, group, kind, name and labels. What is left then goes by all but the file,
+// as groups are moved from one to another.
 func (r *Rules) install(specs []*groupSpec) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	type key struct{ group, rule string }
-	oldRules := map[key][]*rule{}
-	oldGroups := map[string][]*group{}
-	for _, g := range r.groups {
-		oldGroups[g.name] = append(oldGroups[g.name], g)
-		for _, x := range g.rules {
-			k := key{g.name, x.key()}
-			oldRules[k] = append(oldRules[k], x)
-		}
-	}
-	kept := map[*rule]bool{}
 	groups := make([]*group, 0, len(specs))
 	var needs []need
 	for _, spec := range specs {
 		g := &group{groupSpec: spec}
-		if olds := oldGroups[spec.name]; len(olds) > 0 {
-			old := olds[0]
-			oldGroups[spec.name] = olds[1:]
-			g.last = old.last
-			if old.interval == spec.interval {
-				g.next = old.next
-			}
-		}
 		for _, rs := range spec.rules {
 			x := newRule(rs, r.scope)
 			x.group = g
-			if olds := oldRules[key{spec.name, rs.key()}]; len(olds) > 0 {
-				old := olds[0]
-				oldRules[key{spec.name, rs.key()}] = olds[1:]
-				x.active, x.written, kept[old] = old.active, old.written, true
-				x.evaluations, x.failures, x.err, x.logged = old.evaluations, old.failures, old.err, old.logged
-			}
 			g.rules = append(g.rules, x)
 			needs = append(needs, rs.needs...)
 		}
 		groups = append(groups, g)
 	}
-	for _, g := range r.groups {
-		for _, x := range g.rules {
-			if !kept[x] {
-				r.bid(x)
-			}
+	for g, old := range heirs(r.groups, groups, func(g *group) spot { return spot{g.file, g.name, ""} }) {
+		g.last = old.last
+		if old.interval == g.interval {
+			g.next = old.next
+		}
+	}
+	before := rulesOf(r.groups)
+	kept := map[*rule]bool{}
+	for x, old := range heirs(before, rulesOf(groups), func(x *rule) spot { return spot{x.group.file, x.group.name, x.key()} }) {
+		kept[old] = true
+		x.active, x.written = old.active, old.written
+		x.evaluations, x.failures, x.err, x.logged = old.evaluations, old.failures, old.err, old.logged
+	}
+	for _, x := range before {
+		if !kept[x] {
+			r.bid(x)
 		}
 	}
 	r.groups = groups
 	r.store.plan(newPlan(needs))
 	r.horizon.Store(int64(horizon(groups)))
 	r.publish()
+}
+
+// spot is where a group or a rule stands.
+type spot struct{ file, group, rule string }
+
+// heirs says which of the old ones each new one takes over from: one at the same
+// spot, else one at the same spot of another file. The first of several takes over
+// from the first.
+func heirs[T comparable](olds, news []T, at func(T) spot) map[T]T {
+	from, taken := map[T]T{}, map[T]bool{}
+	for _, anyFile := range []bool{false, true} {
+		where := func(x T) spot {
+			s := at(x)
+			if anyFile {
+				s.file = ""
+			}
+			return s
+		}
+		left := map[spot][]T{}
+		for _, x := range olds {
+			if !taken[x] {
+				left[where(x)] = append(left[where(x)], x)
+			}
+		}
+		for _, x := range news {
+			_, has := from[x]
+			if l := left[where(x)]; len(l) > 0 && !has {
+				left[where(x)] = l[1:]
+				from[x], taken[l[0]] = l[0], true
+			}
+		}
+	}
+	return from
+}
+
+func rulesOf(groups []*group) (xs []*rule) {
+	for _, g := range groups {
+		xs = append(xs, g.rules...)
+	}
+	return xs
 }
 
 // bid lets a rule go: its firing alerts are resolved, its series end.
@@ -217,7 +244,7 @@ func (r *Rules) bid(x *rule) {
 		}
 	}
 	slices.SortFunc(gone, func(a, b kemi.Alert) int { return a.Labels.Compare(b.Labels) })
-	r.farewell = append(r.farewell, gone...)
+	r.farewell = append(r.farewell, r.once(gone)...)
 	x.end(r.store, x.group.last, nil)
 }
 

@@ -12,6 +12,8 @@ import (
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/kemi-go/kemi"
 )
 
 const hotAndCold = `
@@ -129,6 +131,95 @@ func TestALongerForMakesAlertsPendingAgain(t *testing.T) {
 	}
 	b.run(40*time.Second, hot)
 	b.want("15 Hot firing web1", "25 Hot resolved web1", "45 Hot firing web1")
+}
+
+// TestACopiedFileTellsNothingTwice copies a file and removes the first one, in all
+// the ways that a reload may find that done.
+func TestACopiedFileTellsNothingTwice(t *testing.T) {
+	const hot = `{groups: [{name: g, interval: 5s, rules: [{alert: Hot, expr: cpu > 90}]}]}`
+	source := every(5*time.Second, "cpu", between(0, 60*time.Second), "web1")
+	b := newBench(t, hot)
+	change := func(name, yaml string) {
+		t.Helper()
+		if err := b.reload(name, yaml); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.run(10*time.Second, source)
+	change("z.yml", hot)
+	b.run(10*time.Second, source)
+	if as := b.rules.Active(); len(as) != 1 || !as[0].StartsAt.Equal(epoch.Add(5*time.Second)) {
+		t.Fatalf("active %+v", as)
+	}
+	change("a.yml", hot)
+	b.run(10*time.Second, source)
+	change("z.yml", "")
+	b.run(10*time.Second, source)
+	change("r.yml", "") // the first one, which has told of it
+	b.run(10*time.Second, source)
+	b.fsys["b.yml"] = b.fsys["a.yml"]
+	change("a.yml", "") // moved between two looks
+	if as := b.rules.Active(); len(as) != 1 || as[0].State != kemi.StateFiring {
+		t.Fatalf("active %+v", as)
+	}
+	b.run(30*time.Second, source)
+	if z := b.told[1]; !z.StartsAt.Equal(b.told[0].StartsAt) {
+		t.Fatalf("resolved %+v, want it to say since when it was told as firing", z)
+	}
+	b.want("5 Hot firing web1", "60 Hot resolved web1")
+}
+
+func TestAFileTakesOverFromItself(t *testing.T) {
+	rule := func(name, expr string) string {
+		return `{groups: [{name: g, interval: 5s, rules: [{alert: ` + name + `, expr: ` + expr + `, for: 20s}]}]}`
+	}
+	b := newBench(t, rule("Hot", "cpu > 90"))
+	source := every(5*time.Second, "cpu", between(0, time.Hour), "web1")
+	b.run(15*time.Second, source)
+	// A rule like it, in a file that comes before it in order, has a state of its own.
+	if err := b.reload("a.yml", rule("Hot", "cpu > 200")); err != nil {
+		t.Fatal(err)
+	}
+	b.run(5*time.Second, source)
+	if err := b.reload("a.yml", ""); err != nil {
+		t.Fatal(err)
+	}
+	b.run(10*time.Second, source)
+	b.want("25 Hot firing web1")
+}
+
+func TestOneAlertOfSeveralGroupsIsToldOnce(t *testing.T) {
+	b := newBench(t, `
+groups:
+- {name: a, interval: 5s, rules: [{alert: Sick, expr: cpu > 90}]}
+- {name: b, interval: 5s, rules: [{alert: Sick, expr: heat > 90}]}
+`)
+	cpu := every(5*time.Second, "cpu", between(10*time.Second, 30*time.Second), "web1")
+	heat := every(5*time.Second, "heat", between(20*time.Second, 40*time.Second), "web1")
+	both := func(t time.Time) []kemi.Metric { return append(cpu(t), heat(t)...) }
+	b.run(25*time.Second, both)
+	if as := b.rules.Active(); len(as) != 1 || !as[0].StartsAt.Equal(epoch.Add(10*time.Second)) {
+		t.Fatalf("active %+v", as)
+	}
+	b.run(25*time.Second, both)
+	if b.told[0].StartsAt != b.told[1].StartsAt {
+		t.Fatalf("told %+v", b.told)
+	}
+	b.want("10 Sick firing web1", "40 Sick resolved web1")
+}
+
+// TestSeriesOfARuleThatWasReloadedEnd holds that a rule still knows after a reload
+// what it had written before.
+func TestSeriesOfARuleThatWasReloadedEnd(t *testing.T) {
+	const rules = `{groups: [{name: g, interval: 5s, rules: [{record: hot, expr: cpu > 90}, {alert: Hot, expr: hot}]}]}`
+	b := newBench(t, rules)
+	source := every(5*time.Second, "cpu", between(0, 15*time.Second), "web1")
+	b.run(10*time.Second, source)
+	if err := b.reload("r.yml", rules+"\n"); err != nil {
+		t.Fatal(err)
+	}
+	b.run(20*time.Second, source)
+	b.want("5 Hot firing web1", "15 Hot resolved web1") // not when the look-back is over
 }
 
 func TestWatchTakesAChangeWithinASecondOrTwo(t *testing.T) {

@@ -87,6 +87,7 @@ type Rules struct {
 	mu       sync.Mutex // an evaluation, or a new set of groups
 	groups   []*group   // in order of files, and in files
 	farewell []kemi.Alert
+	firing   map[kemi.Labels]*firing // what was told as firing and not yet as resolved
 
 	started   bool
 	first     millis // the first tick
@@ -133,7 +134,7 @@ func New(conf Config) (*Rules, error) {
 			EnableNegativeOffset:     true,
 			Parser:                   p,
 		}),
-		seen: never,
+		seen: never, firing: map[kemi.Labels]*firing{},
 	}
 	for n, v := range conf.ExternalLabels.All() {
 		r.scope.externalLabels[n] = v

@@ -1,6 +1,7 @@
 package promql
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -81,13 +82,21 @@ func (r *Rules) publish() {
 				} else {
 					rs.Pending++
 				}
-				v.active = append(v.active, a.alert(x.name, g.last))
+				shown := a.alert(x.name, g.last)
+				if a.firing {
+					shown.StartsAt = r.firing[a.labels].since
+				}
+				v.active = append(v.active, shown)
 			}
 			gs.Rules = append(gs.Rules, rs)
 		}
 		v.status.Groups = append(v.status.Groups, gs)
 	}
-	slices.SortFunc(v.active, func(a, b kemi.Alert) int { return a.Labels.Compare(b.Labels) })
+	// Several rules may raise one alert: it is shown once, firing if it fires for one.
+	slices.SortFunc(v.active, func(a, b kemi.Alert) int {
+		return cmp.Or(a.Labels.Compare(b.Labels), -cmp.Compare(a.State, b.State), a.StartsAt.Compare(b.StartsAt))
+	})
+	v.active = slices.CompactFunc(v.active, func(a, b kemi.Alert) bool { return a.Labels == b.Labels })
 	r.shown.Store(v)
 }
 
