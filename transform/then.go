@@ -132,7 +132,7 @@ func (t *then[A, B, C]) Apply(ctx context.Context, dst []C, src []A) ([]C, error
 		}
 		defer t.pool.Put(m)
 	}
-	if m.owed == nil || !reflect.DeepEqual(m.owed, src) {
+	if m.owed == nil || !same(reflect.ValueOf(m.owed), reflect.ValueOf(src), sameDepth) {
 		// If something was owed, its source has been told so and has it still.
 		m.owed = nil
 		var err error
