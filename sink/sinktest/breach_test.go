@@ -148,6 +148,9 @@ func TestBreaches(t *testing.T) {
 		{"forgets a record of a large batch", "stores what it answers nil to", "not stored", func(d *disk) write {
 			return func(ctx context.Context, batch []string) error { return d.good(ctx, batch[:min(len(batch), 99)]) }
 		}},
+		{"stores a page of a batch", "stores what it answers nil to", "not stored", func(d *disk) write {
+			return func(ctx context.Context, batch []string) error { return d.good(ctx, batch[:min(len(batch), 2048)]) }
+		}},
 		{"panics", "stores what it answers nil to", "panicked", func(*disk) write {
 			return func(context.Context, []string) error { panic("oh") }
 		}},

@@ -191,7 +191,8 @@ func stores[T any](r *run[T]) {
 	if r.Stored == nil {
 		r.Skip("no Stored hook")
 	}
-	for i, n := range []int{1, 2, 100} {
+	// The largest is more than a page, a bulk or a parameter list commonly holds.
+	for i, n := range []int{1, 2, 100, 2500} {
 		batch := r.batch(1000*i, n)
 		r.mustWrite(batch)
 		r.wantStored("after a nil answer", batch)
