@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/kemi-go/kemi/sink/notify/webhook"
+	"github.com/kemi-go/kemi/source/snmp"
 )
 
 // config is what -config reads. Everything has a default; the zero config polls
@@ -85,6 +87,8 @@ func (d *duration) UnmarshalYAML(n *yaml.Node) error {
 
 const configMax = 1 << 20
 
+var quoted = regexp.MustCompile(" `[^`]*`")
+
 // loadConfig reads a file, or gives the defaults where name is empty. Paths in the
 // file are relative to it.
 func loadConfig(name string) (*config, error) {
@@ -142,10 +146,15 @@ func (c *config) parse(name string, text []byte) error {
 			"unmarshal !!str", "read the text", "unmarshal !!int", "read the number",
 			"unmarshal !!map", "read the mapping", "unmarshal !!seq", "read the list",
 		).Replace(strings.TrimPrefix(err.Error(), "yaml: "))
+		// What was written there may be a secret.
+		reason = quoted.ReplaceAllString(reason, "")
 		if rest, ok := strings.CutPrefix(reason, "line "); ok {
 			return fmt.Errorf("%s:%s", name, rest)
 		}
 		return fmt.Errorf("%s: %s", name, reason)
+	}
+	if err := dec.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
+		return fmt.Errorf("%s: there is more than one YAML document: only one is read", name)
 	}
 	var doc yaml.Node
 	if err := yaml.Unmarshal(text, &doc); err != nil {
@@ -200,13 +209,20 @@ func (c *config) check(name string, doc *yaml.Node) error {
 		default:
 			return wrong("credential %q: version %q: want 2c or 3", []any{k, cr.Version}, "credentials", k, "version")
 		}
-	}
-	for i, f := range c.TargetFiles {
-		if !filepath.IsAbs(f) {
-			f = filepath.Join(filepath.Dir(name), f)
+		p, err := snmp.NewPoller(snmp.Config{DefaultCredential: cr.credential()})
+		if err != nil {
+			return wrong("credential %q: %s", []any{k, strings.TrimPrefix(err.Error(), "snmp: DefaultCredential: ")}, "credentials", k)
 		}
-		if found, err := filepath.Glob(f); err != nil || len(found) == 0 {
-			return wrong("no file matches %s", []any{f}, "target_files", i)
+		p.Close()
+	}
+	for key, files := range map[string][]string{"target_files": c.TargetFiles, "rules": c.Rules} {
+		for i, f := range files {
+			if !filepath.IsAbs(f) {
+				f = filepath.Join(filepath.Dir(name), f)
+			}
+			if found, err := filepath.Glob(f); err != nil || len(found) == 0 {
+				return wrong("no file matches %s", []any{f}, key, i)
+			}
 		}
 	}
 	for _, u := range []struct {

@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/kemi-go/kemi/internal/agent"
 )
 
@@ -173,6 +175,35 @@ webhook: {url: %q}
 	code, stderr := stop()
 	if code != 0 || strings.Contains(stderr, "s3cret") {
 		t.Errorf("exit %d: %s", code, stderr)
+	}
+}
+
+// What a dead store left unread is lost with the process, and said so.
+func TestWhatIsLostAtAStopIsCounted(t *testing.T) {
+	cfg := &config{OpenTSDB: "http://127.0.0.1:9"}
+	if err := cfg.check("", nil); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	s, err := newStats(ctx, cfg, newScreen(io.Discard, false, nil), zap.NewNop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.close()
+	s.pipeline.DrainTimeout = 100 * time.Millisecond
+	ended := make(chan error, 1)
+	go func() { ended <- s.pipeline.Run(ctx) }()
+	unread := 0
+	for unread == 0 {
+		all, _ := s.waiting()
+		unread = all["store"]
+		time.Sleep(10 * time.Millisecond)
+	}
+	stop()
+	err = <-ended
+	all, _ := s.waiting()
+	if want := fmt.Sprintf("left behind %d", all["store"]); err == nil || all["store"] < unread || !strings.HasSuffix(s.drained(), want) {
+		t.Errorf("%v, %q, want %q", err, s.drained(), want)
 	}
 }
 

@@ -37,6 +37,7 @@ type screen struct {
 	said   []string // the last lines of the log
 	drawn  int      // lines of the last frame
 	began  time.Time
+	stale  time.Duration // a host without news for so long is shown as such; 0: never
 }
 
 // hostView is what the screen shows of a host: the last poll, and a short history.
@@ -172,7 +173,7 @@ func (s *screen) take(host string, at time.Time, ms []kemi.Metric) {
 	h.in.add(p.in)
 	h.send.add(p.out)
 	if !s.terminal {
-		fmt.Fprintln(s.out, h.line())
+		fmt.Fprintln(s.out, clean(h.line()))
 	}
 }
 
@@ -306,10 +307,10 @@ func (s *screen) frame(now time.Time, width, height int) []string {
 			alerts = append(alerts, clean(t))
 		}
 	}
-	if most := max(height/2, 4); len(alerts) > most {
+	if most := max(height/2-1, 4); len(alerts) > most {
 		alerts = append(alerts[:most-1], fmt.Sprintf("… %d more lines", len(alerts)-most+1))
 	}
-	room := max(height-len(lines)-len(alerts)-len(foot), 1)
+	room := max(height-len(lines)-len(alerts)-len(foot), 2)
 	if len(hosts) == 0 {
 		lines = append(lines, "waiting for the first poll …")
 	}
@@ -318,7 +319,7 @@ func (s *screen) frame(now time.Time, width, height int) []string {
 			lines = append(lines, fmt.Sprintf("… %d more hosts", len(hosts)-i))
 			break
 		}
-		lines = append(lines, h.row(cols))
+		lines = append(lines, h.row(cols, now, s.stale))
 	}
 	lines = append(append(lines, alerts...), foot...)
 	return lines[:min(len(lines), max(height, 1))]
@@ -340,7 +341,10 @@ func (c columns) line(host, cpu, cpuHistory, mem, memHistory, disk, in, inHistor
 		mem, c.other, memHistory, disk, in, c.other, inHistory, out, c.other, outHistory)
 }
 
-func (h *hostView) row(c columns) string {
+func (h *hostView) row(c columns, now time.Time, stale time.Duration) string {
+	if age := now.Sub(h.at); stale > 0 && age > stale {
+		return fmt.Sprintf("%-12s ", cut(clean(h.name), 12)) + red("  no news for "+age.Truncate(time.Second).String())
+	}
 	if !h.up {
 		return fmt.Sprintf("%-12s ", cut(clean(h.name), 12)) + red("  down: "+cmp.Or(clean(h.reason), "no answer"))
 	}

@@ -61,8 +61,12 @@ func TestFrameFitsTheTerminal(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	labels := kemi.LabelsOf("alertname", "HighCPU", "host", "a\x1b]0;evil\a")
-	if err := s.takeAlerts(t.Context(), []kemi.Alert{{Rule: "HighCPU", Labels: labels, State: kemi.StateFiring, Time: at, StartsAt: at}}); err != nil {
+	labels := kemi.LabelsOf("alertname", "HighCPU", "host", "a")
+	notes := kemi.LabelsOf("summary", "\x1b]0;evil\a is busy")
+	if err := s.takeMetrics(t.Context(), pollOf("!\x1b]0;evil\a", at, 0)); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.takeAlerts(t.Context(), []kemi.Alert{{Rule: "HighCPU", Labels: labels, Annotations: notes, State: kemi.StateFiring, Time: at, StartsAt: at}}); err != nil {
 		t.Fatal(err)
 	}
 	s.draw()
@@ -79,7 +83,7 @@ func TestFrameFitsTheTerminal(t *testing.T) {
 	if strings.Contains(text, "\x1b") || strings.Contains(text, "\a") {
 		t.Errorf("a label speaks to the terminal: %q", text)
 	}
-	if !strings.Contains(text, "down 15") || !strings.Contains(text, "HighCPU") || !strings.Contains(text, "foot") {
+	if !strings.Contains(text, "down 16") || !strings.Contains(text, "HighCPU") || !strings.Contains(text, "foot") {
 		t.Errorf("the frame lacks something:\n%s", text)
 	}
 	first := strings.Count(out.String(), "\n")
@@ -121,5 +125,31 @@ func TestWrapKeepsWordsAndWidth(t *testing.T) {
 	}
 	if lines := wrap(strings.Repeat("x", 500), 40, 3); len(lines) != 3 || len(lines[0]) != 40 {
 		t.Errorf("%q", lines)
+	}
+}
+
+func TestAHostWithoutNewsIsShownAsSuch(t *testing.T) {
+	s := newScreen(&bytes.Buffer{}, true, nil)
+	s.stale = 15 * time.Second
+	at := time.Now()
+	if err := s.takeMetrics(t.Context(), pollOf("web1", at, 1)); err != nil {
+		t.Fatal(err)
+	}
+	if text := strings.Join(s.frame(at.Add(10*time.Second), 100, 30), "\n"); !strings.Contains(text, "50.0%") {
+		t.Errorf("a host polled ten seconds ago:\n%s", text)
+	}
+	if text := strings.Join(s.frame(at.Add(time.Minute), 100, 30), "\n"); strings.Contains(text, "50.0%") || !strings.Contains(text, "no news for 1m0s") {
+		t.Errorf("a host polled a minute ago:\n%s", text)
+	}
+}
+
+func TestLinesDoNotSpeakToTheTerminal(t *testing.T) {
+	var out bytes.Buffer
+	s := newScreen(&out, false, nil)
+	if err := s.takeMetrics(t.Context(), pollOf("web\x1b[31m\a", time.Now(), 1)); err != nil {
+		t.Fatal(err)
+	}
+	if strings.ContainsAny(out.String(), "\x1b\a") {
+		t.Errorf("%q", out.String())
 	}
 }

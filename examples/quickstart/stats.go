@@ -35,7 +35,9 @@ type stats struct {
 	pipeline *kemi.Pipeline
 	intro    []string // what to tell the user first
 	opened   []io.Closer
-	unread   func() map[string]int // records on the topics, by the flow that is to read them
+	// waiting is the records on the topics, by the flow that is to read them, and the
+	// topics that are full.
+	waiting func() (unread map[string]int, full []string)
 }
 
 func (s *stats) close() {
@@ -118,6 +120,7 @@ func newStats(ctx context.Context, cfg *config, scr *screen, logger *zap.Logger)
 			kemi.Connect("tell", alerts.Group("tell"), scr.alerts()),
 			kemi.Connect("show", metrics.All("show"), scr.metrics()),
 		},
+		DeadLetters:  deadLetters(logger),
 		Logger:       logger,
 		DrainTimeout: 10 * time.Second,
 	}
@@ -128,30 +131,52 @@ func newStats(ctx context.Context, cfg *config, scr *screen, logger *zap.Logger)
 		}
 		s.pipeline.Flows = append(s.pipeline.Flows, kemi.Connect("webhook", alerts.Group("webhook"), hook))
 	}
-	s.unread = func() map[string]int {
-		n := map[string]int{}
-		for _, st := range []memory.Stats{jobs.Stats(), raw.Stats(), metrics.Stats(), alerts.Stats()} {
+	s.waiting = func() (unread map[string]int, full []string) {
+		unread = map[string]int{}
+		for _, t := range []interface {
+			fmt.Stringer
+			Stats() memory.Stats
+		}{jobs, raw, metrics, alerts} {
+			st := t.Stats()
 			for _, r := range st.Readers {
-				n[r.Name] += r.Waiting
+				unread[r.Name] += r.Waiting
+			}
+			if st.Blocked > 0 {
+				full = append(full, t.String())
 			}
 		}
-		return n
+		return unread, full
 	}
 	scr.foot = func(width int) []string {
 		keys := "Ctrl-C drains and stops"
 		if ctx.Err() != nil {
 			keys = fmt.Sprintf("draining, at most %s; Ctrl-C again stops now", s.pipeline.DrainTimeout)
 		}
-		return append(append([]string{""}, wrap(s.ledger(), width-1, 3)...), keys)
+		lines := append([]string{""}, wrap(s.ledger(), width-1, 3)...)
+		if _, full := s.waiting(); len(full) > 0 {
+			lines = append(lines, red("STANDSTILL ")+strings.Join(full, " ")+" full: what comes before waits, polling and rules too")
+		}
+		return append(lines, keys)
 	}
+	scr.stale = 3 * interval
 	return s, nil
+}
+
+// deadLetters is the end of records that a stage refused for good: here, the log.
+func deadLetters(logger *zap.Logger) kemi.Sink[kemi.DeadLetter] {
+	return kemi.SinkFunc[kemi.DeadLetter](func(_ context.Context, batch []kemi.DeadLetter) error {
+		for _, d := range batch {
+			logger.Warn("refused for good", zap.String("flow", d.Flow), zap.String("error", d.Error))
+		}
+		return nil
+	})
 }
 
 // ledger is the flows with what each has done, waits for, and suffers from.
 func (s *stats) ledger() string {
 	var b strings.Builder
 	b.WriteString("FLOWS")
-	unread := s.unread()
+	unread, _ := s.waiting()
 	for _, f := range s.pipeline.Stats() {
 		fmt.Fprintf(&b, "  %s %d", f.Name, f.Done)
 		if n := unread[f.Name]; n > 0 {
@@ -167,7 +192,8 @@ func (s *stats) ledger() string {
 // drained says what the pipeline did, and what of it did not get through: that is
 // lost, as the topics are in memory.
 func (s *stats) drained() string {
-	text, unread, left := "drained:", s.unread(), 0
+	text, left := "drained:", 0
+	unread, _ := s.waiting()
 	for _, f := range s.pipeline.Stats() {
 		text += fmt.Sprintf(" %s %d", f.Name, f.Done)
 		if n := unread[f.Name]; n > 0 {
@@ -213,21 +239,21 @@ func (s *stats) discoverer(ctx context.Context, cfg *config) (inventory.Discover
 		return inventory.Join(parts...), nil
 	}
 
-	self, err := s.thisMachine(ctx)
+	self, err := s.localAgent(ctx)
 	if err != nil {
 		return nil, err
 	}
 	return inventory.Static(self), nil
 }
 
-// thisMachine is the agent on port 161, or one that is started here.
-func (s *stats) thisMachine(ctx context.Context) (inventory.Target, error) {
+// localAgent is the agent on port 161, or one that is started here.
+func (s *stats) localAgent(ctx context.Context) (inventory.Target, error) {
 	name := hostName()
 	const installed = "127.0.0.1:161"
 	switch answers, useful := probe(ctx, installed); {
 	case useful:
 		s.intro = append(s.intro, "polling the SNMP agent at "+installed)
-		return inventory.Target{Address: installed, Resource: name}, nil
+		return inventory.Target{Address: installed, Resource: name, Auth: thisMachine}, nil
 	case answers:
 		s.intro = append(s.intro, "the SNMP agent at "+installed+" shows no CPU: its view is restricted (see snmpd.conf, rocommunity)")
 	}
@@ -237,7 +263,7 @@ func (s *stats) thisMachine(ctx context.Context) (inventory.Target, error) {
 	}
 	s.opened = append(s.opened, a)
 	s.intro = append(s.intro, "polling an SNMP agent of this program at "+a.Addr().String())
-	return inventory.Target{Address: a.Addr().String(), Resource: name}, nil
+	return inventory.Target{Address: a.Addr().String(), Resource: name, Auth: thisMachine}, nil
 }
 
 // probe asks the agent on this machine for its uptime and the CPU: Debian's snmpd,
@@ -266,13 +292,13 @@ func probe(ctx context.Context, addr string) (answers, useful bool) {
 func (s *stats) store(cfg *config, logger *zap.Logger) (kemi.Sink[kemi.Metric], error) {
 	url := cfg.OpenTSDB
 	if url == "" {
-		tsd, err := faketsd.Start(faketsd.Config{AutoCreateMetrics: true, FlushInterval: 100 * time.Millisecond, Retain: time.Hour})
+		tsd, err := faketsd.Start(faketsd.Config{AutoCreateMetrics: true, FlushInterval: 100 * time.Millisecond, Retain: time.Hour, MaxPoints: 100_000})
 		if err != nil {
 			return nil, fmt.Errorf("starting an OpenTSDB in memory: %w", err)
 		}
 		s.opened = append(s.opened, closer(tsd.Close))
 		url = tsd.URL()
-		s.intro = append(s.intro, fmt.Sprintf("storing into an OpenTSDB in memory, one hour; read back:\n  curl '%s/api/query?start=5m-ago&m=none:cpu_used_percent'", url))
+		s.intro = append(s.intro, fmt.Sprintf("storing into an OpenTSDB in memory (an hour, at most 100,000 points); read back:\n  curl '%s/api/query?start=5m-ago&m=none:cpu_used_percent'", url))
 	}
 	sink, err := opentsdb.New(opentsdb.Config{URL: url, Logger: logger})
 	if err != nil {
@@ -286,20 +312,27 @@ type closer func()
 
 func (c closer) Close() error { c(); return nil }
 
+// thisMachine names the credential for the agent of this machine, whatever the config
+// calls public.
+const thisMachine = "this machine"
+
 func credentials(cfg *config) map[string]snmp.Credential {
-	all := make(map[string]snmp.Credential, len(cfg.Credentials))
+	all := map[string]snmp.Credential{thisMachine: {Community: "public"}}
 	for name, c := range cfg.Credentials {
-		if c.Version == "3" {
-			all[name] = snmp.Credential{
-				Version: snmp.V3, User: c.User,
-				AuthProtocol: snmp.AuthProtocol(c.Auth), AuthPassphrase: string(c.AuthPassword),
-				PrivProtocol: snmp.PrivProtocol(c.Priv), PrivPassphrase: string(c.PrivPassword),
-			}
-		} else {
-			all[name] = snmp.Credential{Community: string(c.Community)}
-		}
+		all[name] = c.credential()
 	}
 	return all
+}
+
+func (c credential) credential() snmp.Credential {
+	if c.Version != "3" {
+		return snmp.Credential{Community: string(c.Community)}
+	}
+	return snmp.Credential{
+		Version: snmp.V3, User: c.User,
+		AuthProtocol: snmp.AuthProtocol(c.Auth), AuthPassphrase: string(c.AuthPassword),
+		PrivProtocol: snmp.PrivProtocol(c.Priv), PrivPassphrase: string(c.PrivPassword),
+	}
 }
 
 func defaultCredential(cfg *config) snmp.Credential {

@@ -56,6 +56,7 @@ type Config struct {
 	FlushInterval     time.Duration          // hbase.rpcs.buffered_flush_interval; 0: 1 s
 	Header            func(http.Header) bool // a proxy in front: false is a 401
 	Retain            time.Duration          // how long points are kept; 0: for ever, as the real one does
+	MaxPoints         int                    // how many are kept, the oldest going first; 0: no bound
 }
 
 // Server is a running server. Its methods may be called from any goroutine.
@@ -95,7 +96,7 @@ func Start(cfg Config) (*Server, error) {
 	}
 	s := &Server{cfg: cfg, addr: "127.0.0.1:0"}
 	s.store.init()
-	s.store.retain = cfg.Retain
+	s.store.retain, s.store.maxPoints = cfg.Retain, cfg.MaxPoints
 	if err := s.Restart(); err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package faketsd
 
 import (
+	"math"
 	"net/http"
 	"strings"
 	"time"
@@ -14,13 +15,15 @@ const flushRPCs = 1024
 type store struct {
 	uids  [3]map[string]string // metric, tagk, tagv: ISO-8859-1 name -> the name that came first
 	rows  map[string]map[int64][]Point
+	tags  map[string]Point // the first of each series
 	order []place
 	queue []*write
 	timer *time.Timer
 	down  chan struct{} // closed when HBase is back; nil: it is there
 
-	retain time.Duration // 0: for ever
-	newest int64         // ms
+	retain    time.Duration // 0: for ever
+	maxPoints int           // 0: no bound
+	newest    int64         // ms
 }
 
 // place is one second of one series.
@@ -41,7 +44,7 @@ func (st *store) init() {
 	for i := range st.uids {
 		st.uids[i] = map[string]string{}
 	}
-	st.rows = map[string]map[int64][]Point{}
+	st.rows, st.tags = map[string]map[int64][]Point{}, map[string]Point{}
 }
 
 func (st *store) setDown(down bool) {
@@ -188,7 +191,10 @@ func (st *store) put(p Point) {
 	if row == nil {
 		row = map[int64][]Point{}
 		st.rows[at.series] = row
+		st.tags[at.series] = p
 	}
+	// The points of a series share its names.
+	p.Metric, p.Tags = st.tags[at.series].Metric, st.tags[at.series].Tags
 	cells := row[at.at]
 	if len(cells) == 0 {
 		st.order = append(st.order, at)
@@ -206,16 +212,17 @@ func (st *store) put(p Point) {
 
 // forget drops the oldest arrivals that are beyond the retention.
 func (st *store) forget() {
-	if st.retain == 0 {
-		return
+	oldest := int64(math.MinInt64)
+	if st.retain > 0 {
+		oldest = st.newest - st.retain.Milliseconds()
 	}
-	oldest := st.newest - st.retain.Milliseconds()
-	for len(st.order) > 0 && st.order[0].at < oldest {
+	for len(st.order) > 0 && (st.order[0].at < oldest || st.maxPoints > 0 && len(st.order) > st.maxPoints) {
 		gone := st.order[0]
 		st.order = st.order[1:]
 		delete(st.rows[gone.series], gone.at)
 		if len(st.rows[gone.series]) == 0 {
 			delete(st.rows, gone.series)
+			delete(st.tags, gone.series)
 		}
 	}
 }
