@@ -100,8 +100,14 @@ func (s *screen) logger(stderr io.Writer, sameTerminal bool) *zap.Logger {
 		line = clean(line)
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.said = append(s.said, line)
+		// The same said again, but for the time in front, takes the place of the old.
+		same := func(l string) bool { return len(l) > 8 && len(line) > 8 && l[8:] == line[8:] }
+		again := slices.ContainsFunc(s.said, same)
+		s.said = append(slices.DeleteFunc(s.said, same), line)
 		s.said = s.said[max(len(s.said)-3, 0):]
+		if again {
+			return
+		}
 		if !s.terminal || !sameTerminal {
 			fmt.Fprintln(stderr, line)
 		}
