@@ -35,7 +35,8 @@ func (s *Sink) String() string { return "notify/log" }
 
 // Write writes the alerts of batch. If w takes a part only, the alerts whose lines it
 // took whole are safe, and the line that was torn is ended before the next is written,
-// so that the lines after it are whole.
+// so that the lines after it are whole. If w takes everything and answers an error all
+// the same, none is safe.
 func (s *Sink) Write(ctx context.Context, batch []kemi.Alert) error {
 	if len(batch) == 0 {
 		return nil
@@ -62,7 +63,7 @@ func (s *Sink) Write(ctx context.Context, batch []kemi.Alert) error {
 		s.ends = append(s.ends, s.buf.Len())
 	}
 	n, err := s.w.Write(s.buf.Bytes())
-	n = min(max(n, 0), s.buf.Len())
+	n = min(n, s.buf.Len())
 	if err == nil && n < s.buf.Len() {
 		err = io.ErrShortWrite
 	}
@@ -70,6 +71,9 @@ func (s *Sink) Write(ctx context.Context, batch []kemi.Alert) error {
 		s.torn = s.buf.Bytes()[n-1] != '\n'
 	}
 	if err != nil {
+		if n == s.buf.Len() {
+			n = 0 // it took all, and then something was wrong with it
+		}
 		err = fmt.Errorf("notify/log: %w", err)
 		for i, end := range s.ends {
 			if end > n {

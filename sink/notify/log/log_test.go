@@ -133,11 +133,37 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
-// TestShortWrite is a writer that breaks its contract.
-func TestShortWrite(t *testing.T) {
-	s := log.New(writer(func(p []byte) (int, error) { return len(p) - 1, nil }))
-	if err := s.Write(t.Context(), alerts(0, 1)); err == nil || !strings.Contains(err.Error(), io.ErrShortWrite.Error()) {
-		t.Errorf("%v", err)
+// TestCounts gives the counts and errors that writers answer with, also those that
+// break their contract.
+func TestCounts(t *testing.T) {
+	oops := errors.New("not synced")
+	for _, c := range []struct {
+		name string
+		n    func(size int) int
+		err  error
+		want error
+	}{
+		{"all", func(size int) int { return size }, nil, nil},
+		{"less, without an error", func(size int) int { return size - 1 }, nil, io.ErrShortWrite},
+		{"below nothing", func(int) int { return -1 }, nil, io.ErrShortWrite},
+		{"below nothing, with an error", func(int) int { return -1 }, oops, oops},
+		{"more", func(size int) int { return size + 1 }, nil, nil},
+		{"more, with an error", func(size int) int { return size + 1 }, oops, oops},
+		{"all, with an error", func(size int) int { return size }, oops, oops},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := log.New(writer(func(p []byte) (int, error) { return c.n(len(p)), c.err }))
+			for range 2 {
+				batch := alerts(0, 2)
+				err := s.Write(t.Context(), batch)
+				if failed, ok := kemi.Failures(err, batch); ok {
+					err = failed[len(failed)-1].Err
+				}
+				if !errors.Is(err, c.want) || kemi.IsPermanent(err) {
+					t.Errorf("the last of the batch: %v, want %v", err, c.want)
+				}
+			}
+		})
 	}
 }
 
