@@ -236,7 +236,7 @@ func (d *delivery) judge(a *answer, i, j int) {
 				s.name, n, a.success, a.failed, a.timeouts, len(a.details))
 		}
 		for k := i; k < j; k++ {
-			if !kemi.IsPermanent(named[k]) {
+			if named[k] == nil {
 				named[k] = wait
 			}
 		}

@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -58,6 +59,7 @@ func TestOutcome(t *testing.T) {
 		{"throttled", 400, errs(1, 2, 0, entry(0, "Please throttle"), entry(2, "Please throttle")), [3]string{again, stored, again}, "throttle"},
 		{"timeouts name the wrong points", 400, errs(1, 0, 2, entry(0, "Write timedout"), entry(1, "Write timedout")), all(again), "not stored within"},
 		{"bad and timed out", 400, errs(0, 1, 2, entry(0, bad), entry(0, "Write timedout"), entry(1, "Write timedout")), [3]string{refused, again, again}, ""},
+		{"timeouts beside counts that add up", 400, errs(2, 1, 2, entry(0, bad)), [3]string{refused, again, again}, "which"},
 		{"timeouts without entries", 400, errs(2, 0, 1), all(again), "which"},
 		{"counts do not add up", 200, errs(1, 0, 0), all(again), "which"},
 		{"more stored than sent", 200, errs(4, 0, 0), all(again), "which"},
@@ -180,6 +182,59 @@ func TestRefusedForSize(t *testing.T) {
 				t.Errorf("what to set was said %d times:\n%s", n, log.String())
 			}
 		})
+	}
+}
+
+// TestOnePointTooLarge holds that a point that is too large by itself is refused for
+// good, and that the others are not.
+func TestOnePointTooLarge(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		if strings.Contains(string(body), "web1") {
+			w.WriteHeader(http.StatusRequestEntityTooLarge)
+		}
+	}))
+	defer srv.Close()
+	s := newSink(t, opentsdb.Config{URL: srv.URL, Plain: true})
+	for _, n := range []int{3, 2, 5} {
+		batch := gauges(0, n)
+		fs := failures(t, s.Write(t.Context(), batch), batch)
+		if len(fs) != 1 || !kemi.IsPermanent(fs[1]) || !strings.Contains(fs[1].Error(), "one metric takes") {
+			t.Errorf("of %d points: %v", n, fs)
+		}
+	}
+}
+
+// TestServerThatLowersItsLimit holds that a size that was answered before is not above
+// suspicion for ever: the server may have been set up anew. Each try learns something.
+func TestServerThatLowersItsLimit(t *testing.T) {
+	var limit atomic.Int64
+	limit.Store(1 << 20)
+	srv := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		if body, _ := io.ReadAll(r.Body); int64(len(body)) > limit.Load() {
+			panic(http.ErrAbortHandler)
+		}
+	}))
+	defer srv.Close()
+	s := newSink(t, opentsdb.Config{URL: srv.URL, Plain: true, MaxBytes: 1 << 20, MaxPoints: 1000})
+	batch := gauges(0, 1000)
+	if err := s.Write(t.Context(), batch); err != nil {
+		t.Fatal(err)
+	}
+	limit.Store(20000)
+	for try := 1; ; try++ {
+		err := s.Write(t.Context(), batch)
+		if err == nil {
+			break
+		}
+		for _, e := range failures(t, err, batch) {
+			if kemi.IsPermanent(e) || try == 10 {
+				t.Fatalf("try %d: %v", try, e)
+			}
+		}
+	}
+	if got := s.Stats().MaxBytes; got > 20000 {
+		t.Errorf("the limit became %d", got)
 	}
 }
 
