@@ -35,6 +35,7 @@
 //	error_status  the agent answered some of the request with an error
 //	truncated     a table did not end, went backwards or was too large
 //	config        the job can never be polled: an unknown credential or profile, or no target
+//	panic         a function of a profile panicked; the log has the stack
 //
 // A wrong community and, with many agents, a wrong privacy passphrase are met with
 // silence: timeout.

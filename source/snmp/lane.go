@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/kemi-go/kemi"
 )
 
@@ -159,7 +161,11 @@ func (l *lane) start(j *kemi.Job, b *batch) (*poll, error) {
 	}
 	now := time.Now()
 	if !j.Deadline.IsZero() && now.After(j.Deadline) {
-		p.count.stale.Add(1)
+		dropped := p.count.stale.Add(1)
+		if p.toldStale.due(now) {
+			p.log.Warn("a poll job came after its deadline and was dropped: the jobs wait too long, or the clocks of the machines differ",
+				zap.String("host", j.Resource), zap.Duration("late", now.Sub(j.Deadline)), zap.Uint64("dropped_so_far", dropped))
+		}
 		return nil, nil
 	}
 	h := p.host(hostKey{j.Resource, j.Target, j.Auth}, j.Interval, now)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"runtime/debug"
 	"strconv"
 	"time"
 
@@ -32,6 +33,7 @@ const (
 	truncated   reason = "truncated"
 
 	misconfigured reason = "config"
+	panicked      reason = "panic"
 )
 
 // poll is one poll of one host: a conversation in one goroutine.
@@ -86,8 +88,9 @@ func (q *poll) run() {
 	p, h := q.p, q.h
 	defer p.polls.Done()
 	h.prepare(q)
-	why := q.talk()
-	q.fail(why)
+	if !q.safely(func() { q.fail(q.talk()) }) {
+		h.forgetRows() // some may have no name yet
+	}
 	if q.call != nil {
 		q.call.Close()
 	}
@@ -129,6 +132,26 @@ func (q *poll) run() {
 	if q.batch != nil {
 		q.batch.finish()
 	}
+}
+
+// safely calls f and tells whether it ended well. f calls the functions of a profile, and
+// one that panics must not take the program with it.
+func (q *poll) safely(f func()) (ok bool) {
+	defer func() {
+		v := recover()
+		if ok = v == nil; ok {
+			return
+		}
+		q.failure = panicked // worse than whatever the host lacks
+		q.p.count.panics.Add(1)
+		if q.p.toldPanic.due(time.Now()) {
+			q.p.log.Error("a function of a profile panicked: what it makes is missing from the metrics",
+				zap.String("host", q.job.Resource), zap.Strings("profiles", q.job.Profiles),
+				zap.Any("panic", v), zap.ByteString("stack", debug.Stack()))
+		}
+	}()
+	f()
+	return true
 }
 
 // fail notes why something is missing. The first reason stands.
@@ -361,9 +384,6 @@ func (q *poll) report(took time.Duration) {
 	} else {
 		gauge("up", 0)
 	}
-	if q.failure != none {
-		q.out = append(q.out, kemi.Gauge("snmp_failure", h.labels.With("reason", string(q.failure)), t, 1))
-	}
 	complete := 0.0
 	if up && q.asked > 0 {
 		complete = min(float64(q.got)/float64(q.asked), 1)
@@ -377,8 +397,13 @@ func (q *poll) report(took time.Duration) {
 		if v := h.values[0]; v.IsNumber() {
 			gauge("agent_uptime_seconds", v.Float()/100)
 		}
-		q.out = q.plan.metrics(q.out, h.values, h.scalarLabels, t)
-		q.out = q.tableMetrics(q.out, t)
+		q.safely(func() { q.out = q.plan.metrics(q.out, h.values, h.scalarLabels, t) })
+		for i := range q.plan.tables {
+			q.safely(func() { q.out = q.tableMetrics(q.out, i, t) })
+		}
+	}
+	if q.failure != none { // at the end, since making the metrics may fail too
+		q.out = append(q.out, kemi.Gauge("snmp_failure", h.labels.With("reason", string(q.failure)), t, 1))
 	}
 	h.metrics = len(q.out)
 }

@@ -84,6 +84,8 @@ type Poller struct {
 	polls sync.WaitGroup
 	count counters
 
+	toldPanic, toldStale seldom
+
 	secrets map[string]*security // of Credentials, and "" for the default; not changed any more
 
 	mu       sync.Mutex

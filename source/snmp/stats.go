@@ -1,6 +1,9 @@
 package snmp
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+	"time"
+)
 
 // Stats are counts since the poller was made.
 //
@@ -41,6 +44,7 @@ type Stats struct {
 	Loops       uint64 // columns whose OIDs did not increase
 	Endless     uint64 // tables with more rows than MaxRows, or walks of more requests than that
 	Cut         uint64 // texts too long for a label
+	Panics      uint64 // of the functions of profiles
 
 	Hosts     int // known
 	OnWire    int // requests sent within the last moment and not answered
@@ -50,7 +54,7 @@ type Stats struct {
 type counters struct {
 	jobs, refused, stale, joined, up, down, aborted, incomplete, probes, walks atomic.Uint64
 	retries, timeouts, resyncs, malformed, mismatch, forged, replayed          atomic.Uint64
-	tooBig, errorStatus, dropped, loops, endless, cut                          atomic.Uint64
+	tooBig, errorStatus, dropped, loops, endless, cut, panics                  atomic.Uint64
 	running                                                                    atomic.Int64
 }
 
@@ -68,7 +72,15 @@ func (p *Poller) Stats() Stats {
 		Malformed: e.Malformed + c.malformed.Load(), Unmatched: e.Unmatched, Foreign: e.Foreign,
 		Mismatch: c.mismatch.Load(), Forged: c.forged.Load(), Replayed: c.replayed.Load(), Crowded: e.Crowded,
 		Refusals: e.Refused, TooBig: c.tooBig.Load(), ErrorStatus: c.errorStatus.Load(), Dropped: c.dropped.Load(),
-		Loops: c.loops.Load(), Endless: c.endless.Load(), Cut: c.cut.Load(),
+		Loops: c.loops.Load(), Endless: c.endless.Load(), Cut: c.cut.Load(), Panics: c.panics.Load(),
 		Hosts: hosts, OnWire: e.OnWire, MaxOnWire: e.Window,
 	}
+}
+
+// seldom lets a thing be said once a minute.
+type seldom struct{ next atomic.Int64 }
+
+func (s *seldom) due(now time.Time) bool {
+	next := s.next.Load()
+	return now.UnixNano() >= next && s.next.CompareAndSwap(next, now.Add(time.Minute).UnixNano())
 }

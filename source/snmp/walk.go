@@ -303,20 +303,18 @@ func (q *poll) name(tp *tablePlan, t *tableState, old []*Row) {
 	}
 }
 
-// tableMetrics appends the metrics of every row.
-func (q *poll) tableMetrics(dst []kemi.Metric, t time.Time) []kemi.Metric {
-	for i, tp := range q.plan.tables {
-		if !q.h.tables[i].fresh {
+// tableMetrics appends the metrics of every row of table i.
+func (q *poll) tableMetrics(dst []kemi.Metric, i int, t time.Time) []kemi.Metric {
+	if !q.h.tables[i].fresh {
+		return dst
+	}
+	for _, r := range q.h.tables[i].rows {
+		if r.hidden {
 			continue
 		}
-		for _, r := range q.h.tables[i].rows {
-			if r.hidden {
-				continue
-			}
-			r.time, r.out = t, dst
-			tp.Metrics(r)
-			dst, r.out = r.out, nil
-		}
+		r.time, r.out = t, dst
+		q.plan.tables[i].Metrics(r)
+		dst, r.out = r.out, nil
 	}
 	return dst
 }
