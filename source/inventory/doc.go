@@ -6,24 +6,19 @@
 // anything else is one method. The list is read again every cycle, so that a host
 // added to it is polled from the next cycle on, and one removed no more.
 //
-// A list that cannot be read, is empty, or has lost half of its hosts since the last
-// one does not stop the watching of what was there: the last good list stays in use,
-// and the refusal is logged and counted. See [Config].MaxShrink for how to accept it.
+// A list that cannot be read, is empty, or has lost more than half of its hosts since
+// the last one does not stop the watching of what was there: the last good list stays
+// in use, and the refusal is logged and counted. See [Config].MaxShrink for how to accept it.
 //
 // # The format
 //
 // A list is JSON or YAML: groups of targets with labels.
 //
-//   - targets: [10.0.0.1, "10.0.0.2:1161"]
-//     labels:
-//     service: shop
-//     rack: r7
-//   - targets: [10.0.0.3]
-//     labels:
-//     host: db1
-//     __auth__: dbteam
-//     __profiles__: linux,disks
-//     __interval__: 10s
+//	# YAML
+//	- targets: [10.0.0.1, "10.0.0.2:1161"]
+//	  labels: {service: shop, rack: r7}
+//	- targets: [10.0.0.3]
+//	  labels: {host: db1, __auth__: dbteam, __profiles__: "linux,disks", __interval__: 10s}
 //
 // A target is a host or host:port. Its labels go on every metric, but for these:
 //

@@ -126,22 +126,89 @@ func TestAccept(t *testing.T) {
 	})
 }
 
-// AcceptAfter wants the same list so many times in a row.
+// AcceptAfter counts lists that are too short, whatever is on them, and only those that
+// come one after another.
 func TestAcceptAfter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d, _, rec, _ := guarded(t, Config{AcceptAfter: 5})
-		for i := range 12 {
-			d.set(names(10+i%2), nil) // never the same
+		d, s, rec, _ := guarded(t, Config{AcceptAfter: 5})
+		for round := range 3 {
+			for i := range 4 {
+				d.set(names(10+i%2), nil) // never the same
+				if n := polled(rec, 1); n != 100 {
+					t.Fatalf("round %d: %d hosts are polled", round, n)
+				}
+			}
+			d.set(names(100), nil)
+			polled(rec, 2)
+		}
+		if st := s.Stats(); st.Accepted != 0 {
+			t.Errorf("accepted, though never five times in a row: %+v", st)
+		}
+		for i := range 4 {
+			d.set(names(20+i), nil)
 			if n := polled(rec, 1); n != 100 {
-				t.Fatalf("%d hosts are polled", n)
+				t.Fatalf("%d hosts are polled after %d readings", n, i+1)
 			}
 		}
-		d.set(names(20), nil)
-		if n := polled(rec, 4); n != 100 {
-			t.Errorf("%d hosts are polled after 4 readings", n)
+		d.set(names(30), nil)
+		if n := polled(rec, 2); n != 30 {
+			t.Errorf("%d hosts are polled after 6 readings", n)
 		}
-		if n := polled(rec, 3); n != 20 {
-			t.Errorf("%d hosts are polled after 7 readings", n)
+		if st := s.Stats(); st.Accepted != 1 || st.Problem != "" {
+			t.Errorf("stats: %+v", st)
+		}
+	})
+}
+
+// A list that has lost exactly what it may is good.
+func TestMaxShrinkIsAllowed(t *testing.T) {
+	for share, left := range map[float64]int{0.5: 50, 0.25: 75} {
+		synctest.Test(t, func(t *testing.T) {
+			d, s, rec, _ := guarded(t, Config{MaxShrink: share})
+			d.set(names(left-1), nil)
+			if n := polled(rec, 2); n != 100 {
+				t.Errorf("MaxShrink %v: %d hosts are polled, %d would be one too few", share, n, left-1)
+			}
+			d.set(names(left), nil)
+			if n := polled(rec, 2); n != left {
+				t.Errorf("MaxShrink %v: %d hosts are polled, want %d: %+v", share, n, left, s.Stats())
+			}
+		})
+	}
+}
+
+// A first list without hosts is told of, as it blinds the watch from the start, and
+// the next is soon asked for.
+func TestFirstListIsEmpty(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		core, logs := observer.New(zap.WarnLevel)
+		d, rec := &directory{list: []Target{}}, &recorder{}
+		s := newSource(t, d, Config{Logger: zap.New(core)})
+		start(t, s, rec)
+		time.Sleep(8 * time.Second)
+		synctest.Wait()
+		if st := s.Stats(); st.Refused != 4 || !strings.Contains(st.Problem, "no hosts") { // after 0, 1, 3 and 7 s
+			t.Errorf("stats: %+v", st)
+		}
+		if logs.Len() != 1 {
+			t.Errorf("logged %v", logs.All())
+		}
+		d.set([]Target{{Address: "noport:x"}}, nil)
+		time.Sleep(8 * time.Second)
+		synctest.Wait()
+		if st := s.Stats(); st.Refused != 5 || !strings.Contains(st.Problem, "the port is not a number") {
+			t.Errorf("what is wrong with the only target is not said: %+v", st)
+		}
+		d.set([]Target{}, nil)
+		s.Accept() // there are none yet, and that is right
+		time.Sleep(5 * time.Minute)
+		synctest.Wait()
+		if st := s.Stats(); st.Refused != 5 || st.Accepted != 1 || st.Problem != "" {
+			t.Errorf("after Accept: %+v", st)
+		}
+		d.set(names(3), nil)
+		if n := polled(rec, 3); n != 3 {
+			t.Errorf("%d hosts polled", n)
 		}
 	})
 }

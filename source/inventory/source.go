@@ -31,13 +31,14 @@ type Config struct {
 	// MaxTargets is how long a list may be; a longer one is refused. Default 200,000.
 	MaxTargets int
 	// MaxShrink is by how much of its length, more than 0 and up to 1, a list may be
-	// shorter than the one before. A shorter one, or an empty one, is refused: a broken
-	// directory must not blind the watch. To accept such a list, call
+	// shorter than the one before. A shorter one, or an empty one, the first one too, is
+	// refused: a broken directory must not blind the watch. To accept such a list, call
 	// [Source.Accept], or set AcceptAfter. Default 0.5; 1 accepts every list, an empty
 	// one too.
 	MaxShrink float64
-	// AcceptAfter, if not zero, accepts a refused list once it has been read so many
-	// times in a row. The default is never.
+	// AcceptAfter, if not zero, accepts a list that is too short once so many in a row
+	// have been, this one with them, whatever is on them: lists that change all the time
+	// are never the same twice. Readings that fail do not count. The default is never.
 	AcceptAfter int
 	// MaxBatch is how many jobs are written at once. Default 1000.
 	MaxBatch int
@@ -109,8 +110,7 @@ type Source struct {
 
 	// What follows belongs to the goroutine that reads the list.
 	list     []Target // in use
-	refused  []Target // the list refused last
-	repeated int      // how many times in a row
+	refusals int      // of lists that were too short, in a row
 	problem  string   // told last
 }
 
@@ -236,7 +236,7 @@ func (s *Source) count(change func(*Stats)) {
 // readForever reads the list once every interval. Until there is a first one it
 // tries more often.
 func (s *Source) readForever(ctx context.Context, lists chan<- []host) {
-	s.list = nil // of an earlier Run, whose hosts this one does not poll yet
+	s.list, s.refusals = nil, 0 // of an earlier Run, whose hosts this one does not poll yet
 	retry := min(time.Second, s.cfg.Interval)
 	for ctx.Err() == nil {
 		next := time.Now().Add(s.cfg.Interval)
@@ -277,10 +277,10 @@ func (s *Source) read(ctx context.Context) (hosts []host, ok bool) {
 	good, left := tidy(targets)
 	if refusal := s.judge(good, len(targets)); refusal != nil {
 		s.count(func(st *Stats) { st.Refused++ })
-		s.tell(errors.Join(err, refusal))
+		s.tell(errors.Join(err, refusal, left.err))
 		return nil, false
 	}
-	s.refused, s.repeated = nil, 0
+	s.refusals = 0
 	s.tell(errors.Join(err, left.err))
 	s.count(func(st *Stats) {
 		st.Targets, st.Duplicates, st.Invalid = len(good), left.duplicates, left.invalid
@@ -375,19 +375,22 @@ func (s *Source) judge(good []Target, all int) error {
 	have, n := len(s.list), len(good)
 	accept := s.accept.Swap(false)
 	if all > s.cfg.MaxTargets {
+		s.refusals = 0
 		return fmt.Errorf("inventory: the list has %d targets, more than MaxTargets, %d: it is not used", all, s.cfg.MaxTargets)
 	}
-	if s.cfg.MaxShrink == 1 || have == 0 || n > 0 && float64(have-n) <= s.cfg.MaxShrink*float64(have) {
+	switch {
+	case s.cfg.MaxShrink == 1, n > 0 && float64(have-n) <= s.cfg.MaxShrink*float64(have):
+		return nil
+	case n == 0 && have == 0 && s.list != nil: // an empty list is in use
 		return nil
 	}
-	if s.repeated > 0 && equalTargets(s.refused, good) {
-		s.repeated++
-	} else {
-		s.refused, s.repeated = good, 1
-	}
-	if accept || s.cfg.AcceptAfter > 0 && s.repeated >= s.cfg.AcceptAfter {
+	s.refusals++
+	if accept || s.cfg.AcceptAfter > 0 && s.refusals >= s.cfg.AcceptAfter {
 		s.count(func(st *Stats) { st.Accepted++ })
 		return nil
+	}
+	if s.list == nil {
+		return errors.New("inventory: the list has no hosts, so that nothing is polled: add some, or set MaxShrink to 1 if that is right")
 	}
 	return fmt.Errorf("inventory: the list has %d hosts where there were %d: the last list stays in use, until this one is accepted or has more", n, have)
 }
