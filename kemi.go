@@ -154,6 +154,11 @@ type Failure struct {
 // first counts. An index outside the batch makes it an ordinary error about the
 // whole batch, since then nothing is known to be safe.
 //
+// Make a new one for each Write: a flow believes each once, since the next batch may
+// lie in the same memory. Given again, it is an ordinary error that may pass, about
+// the whole batch. A wrapper that translates a Partial makes a new one and so hides
+// that it is old: the sink it wraps has to keep to this as well.
+//
 // Each failure may be marked by itself with [Permanent] or [RetryAfter]; a mark
 // around the Partial is about all of them.
 func Partial[T any](batch []T, failed ...Failure) error {
@@ -431,15 +436,7 @@ func (p *Pipeline) bury(ctx context.Context, letters []engine.Letter) error {
 	for i, l := range letters {
 		dead[i] = newDeadLetter(l)
 	}
-	err := p.DeadLetters.Write(ctx, dead)
-	if failed, ok := engine.Failures(err, dead); ok {
-		again := engine.NewPartial(letters, slices.Clone(failed)) // the same of what the engine knows
-		if engine.IsPermanent(err) {
-			again = engine.Permanent(again)
-		}
-		return again
-	}
-	return err
+	return engine.Translate(p.DeadLetters.Write(ctx, dead), dead, letters)
 }
 
 // Stats returns the ledgers of the flows, in order.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"time"
 	"unsafe"
 )
@@ -17,10 +18,15 @@ type Failure struct {
 // partial is an error about some records of one batch. The batch is known by where
 // its first element lies and how long it is. The pointer is only compared, never
 // followed: it keeps the memory from being used for another batch meanwhile.
+//
+// But the owner of a batch may fill the same slice again, with other records. An
+// engine therefore takes a partial at its word once: a sink that answers the next
+// batch with the last error again has said nothing about that one.
 type partial struct {
 	first  unsafe.Pointer
 	length int
 	failed []Failure
+	used   atomic.Bool // an engine has read it
 }
 
 var errNoReason = errors.New("a stage gave no reason")
@@ -53,23 +59,70 @@ func (p *partial) Error() string {
 	return fmt.Sprintf("%d of %d records failed, first: %v", len(p.failed), p.length, p.failed[0].Err)
 }
 
-// Failures returns the failed records, if err is about this very batch.
-func Failures[T any](err error, batch []T) ([]Failure, bool) {
+func about[T any](p *partial, batch []T) bool {
+	return p != nil && p.length == len(batch) && p.first == address(batch)
+}
+
+// partialOf returns the partial that err wraps. A joined error has none: it says that
+// something else failed too.
+func partialOf(err error) *partial {
 	for err != nil {
 		if p, ok := err.(*partial); ok {
-			if p.length == len(batch) && p.first == address(batch) {
-				return p.failed, true
-			}
-			return nil, false
+			return p
 		}
-		switch u := err.(type) {
-		case interface{ Unwrap() error }:
-			err = u.Unwrap()
-		default: // a joined error says that something else failed too
-			return nil, false
+		u, ok := err.(interface{ Unwrap() error })
+		if !ok {
+			return nil
 		}
+		err = u.Unwrap()
+	}
+	return nil
+}
+
+// Failures returns the failed records, if err is about this very batch.
+func Failures[T any](err error, batch []T) ([]Failure, bool) {
+	if p := partialOf(err); about(p, batch) {
+		return p.failed, true
 	}
 	return nil, false
+}
+
+// verdict is what an error says about a batch.
+type verdict struct {
+	failed    []Failure // of a partial
+	some      bool      // only those failed
+	permanent bool      // trying again cannot help
+}
+
+// judge reads what err says about batch, and uses it up. A partial that was used
+// before is as good as any other error that may pass, whatever marks are around it:
+// those are about the records of then.
+func judge[T any](err error, batch []T) verdict {
+	p := partialOf(err)
+	switch {
+	case p == nil || !about(p, batch) && !p.used.Load():
+		return verdict{permanent: IsPermanent(err)}
+	case !p.used.CompareAndSwap(false, true):
+		return verdict{}
+	}
+	return verdict{p.failed, true, IsPermanent(err)}
+}
+
+// Translate returns err, the answer to a batch from, as the answer to the batch to it
+// was made of, record by record.
+func Translate[T, U any](err error, from []T, to []U) error {
+	v := judge(err, from)
+	if !v.some {
+		return err
+	}
+	again := NewPartial(to, slices.Clone(v.failed))
+	if v.permanent {
+		again = Permanent(again)
+	}
+	if d := waitOf(err); d > 0 {
+		again = RetryAfter(again, d)
+	}
+	return again
 }
 
 type permanent struct {

@@ -65,22 +65,21 @@ func (o *outlet[T]) call(ctx context.Context, batch []T) (err error) {
 func (o *outlet[T]) deliverAgain(ctx context.Context, a *account, batch []T, tries int, err error) error {
 	for wait := o.backoff; ; {
 		o.note(o.failed, err, zap.String("stage", o.stage), zap.Int("records", len(batch)), zap.Int("tries", tries+1))
-		permanent, floor := IsPermanent(err), waitOf(err)
-		failed, some := Failures(err, batch)
+		v, floor := judge(err, batch), waitOf(err)
 		switch {
 		case ctx.Err() != nil:
 			// What a stage calls permanent while it is being cut off may be no more than that.
 			n := len(batch)
-			if some {
-				n = len(failed)
+			if v.some {
+				n = len(v.failed)
 				a.settle(len(batch)-n, o.column)
 			}
 			a.settle(n, abandoned)
 			return given(ctx, n, err)
-		case some:
-			a.settle(len(batch)-len(failed), o.column)
+		case v.some:
+			a.settle(len(batch)-len(v.failed), o.column)
 			tries++
-			again, refused, longest := sortOut(batch, failed, permanent || o.spent(tries))
+			again, refused, longest := sortOut(batch, v.failed, v.permanent || o.spent(tries))
 			if len(refused) > 0 {
 				if e := o.refuse(ctx, a, refused); e != nil {
 					a.settle(len(again), abandoned)
@@ -92,7 +91,7 @@ func (o *outlet[T]) deliverAgain(ctx context.Context, a *account, batch []T, tri
 				return nil
 			}
 			batch, floor = again, max(floor, longest)
-		case permanent && len(batch) > 1:
+		case v.permanent && len(batch) > 1:
 			// Halving is a search and not another try of the same.
 			half := len(batch) / 2
 			if e := o.deliver(ctx, a, batch[:half], tries); e != nil {
@@ -103,7 +102,7 @@ func (o *outlet[T]) deliverAgain(ctx context.Context, a *account, batch []T, tri
 			return o.deliver(ctx, a, batch[half:], tries)
 		default:
 			tries++
-			if permanent || o.spent(tries) {
+			if v.permanent || o.spent(tries) {
 				return o.refuse(ctx, a, refuseAll(batch, err))
 			}
 		}

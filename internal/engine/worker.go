@@ -126,13 +126,13 @@ const transformFailed = "the transform failed"
 func (w *worker[In, Out]) applyAgain(ctx context.Context, dst, out []Out, src []In, tries int, err error) ([]Out, []refusal[In], error) {
 	f := w.flow
 	for wait := f.sink.backoff; err != nil; {
-		if failed, ok := Failures(err, src); ok {
+		v := judge(err, src)
+		if v.some {
 			f.note("the transform refused records", err, zap.String("stage", f.Via))
-			_, refused, _ := sortOut(src, failed, true)
+			_, refused, _ := sortOut(src, v.failed, true)
 			return out, refused, nil
 		}
 		f.note(transformFailed, err, zap.String("stage", f.Via), zap.Int("records", len(src)), zap.Int("tries", tries+1))
-		permanent := IsPermanent(err)
 		if ctx.Err() != nil {
 			return dst, nil, given(ctx, len(src), err)
 		}
@@ -140,7 +140,7 @@ func (w *worker[In, Out]) applyAgain(ctx context.Context, dst, out []Out, src []
 		// before it: feeding those again would count them twice, so a transform with
 		// state loses the batch to the dead letters.
 		broken := stackOf(err) != "" && w.stateful()
-		if permanent && len(src) > 1 && !broken {
+		if v.permanent && len(src) > 1 && !broken {
 			half := len(src) / 2
 			a, refusedA, err := w.applyAll(ctx, dst, src[:half], tries)
 			if err != nil {
@@ -153,7 +153,7 @@ func (w *worker[In, Out]) applyAgain(ctx context.Context, dst, out []Out, src []
 			return b, append(refusedA, refusedB...), nil
 		}
 		tries++
-		if permanent || f.sink.spent(tries) {
+		if v.permanent || f.sink.spent(tries) {
 			return dst, refuseAll(src, err), nil
 		}
 		if sleep(ctx, wait.next(waitOf(err))) != nil {
