@@ -80,7 +80,7 @@ func (a *agent) addr() string { return a.conn.LocalAddr().String() }
 
 // set puts objects into the MIB: an OID and a value by turns. The type follows from the
 // value: int is an INTEGER, uint32 a Gauge32, c32 a Counter32, uint64 a Counter64,
-// ticks TimeTicks, string an OCTET STRING or, with a leading dot, an OID.
+// ticks TimeTicks, float32 an Opaque float, string an OCTET STRING or, with a leading dot, an OID.
 func (a *agent) set(pairs ...any) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -99,6 +99,8 @@ func (a *agent) set(pairs ...any) {
 			o.typ, o.value = gosnmp.TimeTicks, uint32(v)
 		case uint64:
 			o.typ = gosnmp.Counter64
+		case float32:
+			o.typ = gosnmp.OpaqueFloat
 		case string:
 			o.typ = gosnmp.OctetString
 			if strings.HasPrefix(v, ".") {

@@ -22,7 +22,7 @@ const (
 // (net-snmp 5.9), else free + buffers + cached.
 func Linux() Profile {
 	gauge := func(name string, scale float64, oids ...string) Scalar {
-		return Scalar{Name: name, OIDs: oids, Scale: scale}
+		return Scalar{Name: name, OIDs: oids, Scale: scale, NotNegative: true}
 	}
 	counter := func(name string, oid string, labels ...kemi.Label) Scalar {
 		return Scalar{Name: name, OIDs: []string{oid}, Kind: kemi.KindCounter32, Labels: labels}
@@ -64,7 +64,7 @@ func Linux() Profile {
 			{
 				Name:  "memory_available_bytes",
 				OIDs:  []string{ucd + "4.27.0", ucd + "4.21.0", ucd + "4.6.0", ucd + "4.25.0", ucd + "4.14.0", ucd + "4.26.0", ucd + "4.15.0"},
-				Gauge: memoryAvailable,
+				Gauge: memoryAvailable, NotNegative: true,
 			},
 			gauge("swap_total_bytes", kB, ucd+"4.18.0", ucd+"4.3.0"),
 			gauge("swap_free_bytes", kB, ucd+"4.19.0", ucd+"4.4.0"),
@@ -80,14 +80,14 @@ func memoryAvailable(v []Value) (float64, bool) {
 	}
 	sum := 0.0
 	for i := 1; i < len(v); i += 2 {
-		switch {
-		case v[i].IsNumber():
-			sum += v[i].Float()
-		case v[i+1].IsNumber():
-			sum += v[i+1].Float()
-		default:
+		part := either(v[i], v[i+1])
+		if !part.IsNumber() {
 			return 0, false
 		}
+		if part.Float() < 0 {
+			return part.Float(), true // which says that it is nonsense, whatever the others are
+		}
+		sum += part.Float()
 	}
 	return sum * 1024, true
 }

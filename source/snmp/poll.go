@@ -395,9 +395,13 @@ func (q *poll) report(took time.Duration) {
 	if up {
 		gauge("snmp_rtt_seconds", q.rtt.Seconds())
 		if v := h.values[0]; v.IsNumber() {
-			gauge("agent_uptime_seconds", v.Float()/100)
+			gauge("agent_uptime_seconds", float64(v.Uint())/100)
 		}
-		q.safely(func() { q.out = q.plan.metrics(q.out, h.values, h.scalarLabels, t) })
+		q.safely(func() {
+			out, nonsense := q.plan.metrics(q.out, h.values, h.scalarLabels, t)
+			q.out = out
+			q.p.count.nonsense.Add(nonsense)
+		})
 		for i := range q.plan.tables {
 			q.safely(func() { q.out = q.tableMetrics(q.out, i, t) })
 		}

@@ -3,6 +3,7 @@ package snmp
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -33,6 +34,9 @@ type Scalar struct {
 	// the agent has.
 	OIDs  []string
 	Scale float64 // what a gauge is multiplied by; 0: 1
+	// NotNegative says that a gauge below 0 is nonsense: such a number is counted in
+	// [Stats] and makes no metric. One that is infinite or no number never does.
+	NotNegative bool
 	// Needs, if not empty, is the OID of an object without which, or with 0 in it, there is
 	// no metric: net-snmp sends zeros for what it has not measured yet, and a counter that
 	// jumps from 0 to where it stands makes a false peak.
@@ -76,8 +80,9 @@ type Row struct {
 	asked  []bool // the columns that are read by themselves between walks
 	hidden bool   // it is not certain that the row is still the same
 
-	time time.Time
-	out  []kemi.Metric
+	time     time.Time
+	out      []kemi.Metric
+	nonsense uint64 // numbers that made no metric
 }
 
 // At returns the value of a column, by its place in Columns.
@@ -87,15 +92,26 @@ func (r *Row) At(column int) Value { return r.values[column] }
 // dots.
 func (r *Row) Index() string { return r.index }
 
-// Gauge adds a gauge to the metrics of the row.
+// Gauge adds a gauge to the metrics of the row. A number that is infinite or none (NaN)
+// is counted in [Stats] instead.
 func (r *Row) Gauge(name string, v float64) {
+	if !finite(v) {
+		r.nonsense++
+		return
+	}
 	r.out = append(r.out, kemi.Gauge(name, r.labels, r.time, v))
 }
+
+func finite(v float64) bool { return !math.IsNaN(v) && !math.IsInf(v, 0) }
 
 // Counter adds a counter: one of 64 bits if it came as a Counter64, else one that wraps
 // at 32 bits. Nothing is added for a value that is absent or no number.
 func (r *Row) Counter(name string, v Value) {
 	if !v.IsNumber() {
+		return
+	}
+	if !finite(v.Float()) {
+		r.nonsense++
 		return
 	}
 	if v.Is64() {
@@ -281,8 +297,9 @@ func arc(s string) (n uint64, rest string) {
 	return n, s[i:]
 }
 
-// metrics appends those of the scalars. labels has one set for each of them.
-func (p *plan) metrics(dst []kemi.Metric, values []Value, labels []kemi.Labels, t time.Time) []kemi.Metric {
+// metrics appends those of the scalars, and says how many numbers made none. labels has
+// one set for each of them.
+func (p *plan) metrics(dst []kemi.Metric, values []Value, labels []kemi.Labels, t time.Time) (_ []kemi.Metric, nonsense uint64) {
 	var buf [16]Value
 	for i := range p.scalars {
 		s := &p.scalars[i]
@@ -294,8 +311,12 @@ func (p *plan) metrics(dst []kemi.Metric, values []Value, labels []kemi.Labels, 
 			for _, f := range s.from {
 				vs = append(vs, values[f])
 			}
-			if x, ok := s.Gauge(vs); ok {
+			switch x, ok := s.Gauge(vs); {
+			case !ok:
+			case s.makesSense(x):
 				dst = append(dst, kemi.Gauge(s.Name, labels[i], t, x))
+			default:
+				nonsense++
 			}
 			continue
 		}
@@ -303,18 +324,29 @@ func (p *plan) metrics(dst []kemi.Metric, values []Value, labels []kemi.Labels, 
 		if n < 0 {
 			continue
 		}
-		switch v := values[s.from[n]]; s.Kind {
+		v := values[s.from[n]]
+		x := v.Float() * s.Scale
+		if !s.makesSense(x) {
+			nonsense++
+			continue
+		}
+		switch s.Kind {
 		case kemi.KindCounter:
 			dst = append(dst, kemi.Counter(s.Name, labels[i], t, v.Uint()))
 		case kemi.KindCounter32:
 			dst = append(dst, kemi.Counter32(s.Name, labels[i], t, uint32(v.Uint())))
 		case kemi.KindFloatCounter:
-			dst = append(dst, kemi.FloatCounter(s.Name, labels[i], t, v.Float()))
+			dst = append(dst, kemi.FloatCounter(s.Name, labels[i], t, x))
 		default:
-			dst = append(dst, kemi.Gauge(s.Name, labels[i], t, v.Float()*s.Scale))
+			dst = append(dst, kemi.Gauge(s.Name, labels[i], t, x))
 		}
 	}
-	return dst
+	return dst, nonsense
+}
+
+// makesSense tells whether x may be what the scalar says.
+func (s *scalarPlan) makesSense(x float64) bool {
+	return finite(x) && (x >= 0 || !s.NotNegative && s.Kind != kemi.KindFloatCounter)
 }
 
 var absent = Value{codec.Value{}}

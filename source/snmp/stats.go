@@ -44,6 +44,7 @@ type Stats struct {
 	Loops       uint64 // columns whose OIDs did not increase
 	Endless     uint64 // tables with more rows than MaxRows, or walks of more requests than that
 	Cut         uint64 // texts too long for a label
+	Nonsense    uint64 // numbers that no metric was made of: infinite, none, or below 0 where that cannot be
 	Panics      uint64 // of the functions of profiles
 
 	Hosts     int // known
@@ -54,7 +55,7 @@ type Stats struct {
 type counters struct {
 	jobs, refused, stale, joined, up, down, aborted, incomplete, probes, walks atomic.Uint64
 	retries, timeouts, resyncs, malformed, mismatch, forged, replayed          atomic.Uint64
-	tooBig, errorStatus, dropped, loops, endless, cut, panics                  atomic.Uint64
+	tooBig, errorStatus, dropped, loops, endless, cut, panics, nonsense        atomic.Uint64
 	running                                                                    atomic.Int64
 }
 
@@ -72,7 +73,7 @@ func (p *Poller) Stats() Stats {
 		Malformed: e.Malformed + c.malformed.Load(), Unmatched: e.Unmatched, Foreign: e.Foreign,
 		Mismatch: c.mismatch.Load(), Forged: c.forged.Load(), Replayed: c.replayed.Load(), Crowded: e.Crowded,
 		Refusals: e.Refused, TooBig: c.tooBig.Load(), ErrorStatus: c.errorStatus.Load(), Dropped: c.dropped.Load(),
-		Loops: c.loops.Load(), Endless: c.endless.Load(), Cut: c.cut.Load(), Panics: c.panics.Load(),
+		Loops: c.loops.Load(), Endless: c.endless.Load(), Cut: c.cut.Load(), Nonsense: c.nonsense.Load(), Panics: c.panics.Load(),
 		Hosts: hosts, OnWire: e.OnWire, MaxOnWire: e.Window,
 	}
 }

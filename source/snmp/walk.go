@@ -312,9 +312,10 @@ func (q *poll) tableMetrics(dst []kemi.Metric, i int, t time.Time) []kemi.Metric
 		if r.hidden {
 			continue
 		}
-		r.time, r.out = t, dst
+		r.time, r.out, r.nonsense = t, dst, 0
 		q.plan.tables[i].Metrics(r)
 		dst, r.out = r.out, nil
+		q.p.count.nonsense.Add(r.nonsense)
 	}
 	return dst
 }
