@@ -200,3 +200,68 @@ func TestJobsThatAreNotPolled(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 }
+
+// A row of which the name may not have come before the answers stopped has no metrics:
+// under the name that stands in for it they would be another series.
+func TestRowsWhoseNameMayBeMissing(t *testing.T) {
+	const ours = "1.3.6.1.4.1.99999.1."
+	p := newPoller(t, impatient, func(c *snmp.Config) {
+		c.Profiles = []snmp.Profile{{Name: "ours", Tables: []snmp.Table{{
+			Columns: []snmp.Column{{OID: ours + "1"}, {OID: ours + "2"}},
+			Label:   "fan",
+			Identity: func(r *snmp.Row) string { // the alias, else the serial number
+				if alias := r.At(1).Text(); alias != "" {
+					return alias
+				}
+				return r.At(0).Text()
+			},
+			Metrics: func(r *snmp.Row) { r.Gauge("fan", 1) },
+		}}}}
+	})
+	a := newAgent(t)
+	a.set("1.3.6.1.2.1.1.3.0", ticks(1))
+	for _, row := range []string{".1", ".2", ".3"} {
+		a.set(ours+"1"+row, "serial"+row, ours+"2"+row, "alias"+row)
+	}
+	walks := 0
+	a.with(func(a *agent) {
+		a.hook = func(req, res *gosnmp.SnmpPacket, _ func(*gosnmp.SnmpPacket) []byte) ([][]byte, bool) {
+			if req.PDUType != gosnmp.GetBulkRequest {
+				return nil, false
+			}
+			walks++
+			res.Variables = res.Variables[:3] // both columns of one row, and one of the next
+			return nil, walks > 1
+		}
+	})
+	ms := poll(t, p, jobFor(a))
+	if ms.reason() != "timeout" || len(ms.named("fan")) != 1 || ms.value(t, "fan", "fan", "alias.1") != 1 {
+		t.Errorf("want the row that is whole, alone: %s", ms)
+	}
+}
+
+// Where large answers do not get through, smaller ones are asked for, until they do.
+func TestLargeAnswersThatGetLost(t *testing.T) {
+	p := newPoller(t, impatient)
+	a := newAgent(t).linux()
+	if ms := poll(t, p, jobFor(a)); ms.reason() != "" {
+		t.Fatalf("%s", ms)
+	}
+	a.with(func(a *agent) {
+		a.hook = func(req, _ *gosnmp.SnmpPacket, _ func(*gosnmp.SnmpPacket) []byte) ([][]byte, bool) {
+			first := req.Variables[0].Name
+			return nil, req.PDUType == gosnmp.GetRequest && len(req.Variables) > 20 && !strings.HasPrefix(first, ".1.3.6.1.2.1.1.3.")
+		}
+	})
+	whole := 0 // polls without a failure, one after another
+	for range 10 {
+		if ms := poll(t, p, jobFor(a)); ms.reason() == "" {
+			whole++
+		} else {
+			whole = 0
+		}
+	}
+	if whole < 3 {
+		t.Errorf("after ten polls the last %d were whole, want 3 at least: %+v", whole, p.Stats())
+	}
+}

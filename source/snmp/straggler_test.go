@@ -162,3 +162,25 @@ func TestCloseEndsPolls(t *testing.T) {
 		t.Error("Apply after Close gave no error")
 	}
 }
+
+// A host whose last poll took longer than the patience is polled, and not waited for.
+func TestASlowHostIsNotWaitedForAgain(t *testing.T) {
+	const patience = time.Second
+	p := newPoller(t, func(c *snmp.Config) {
+		c.Patience, c.Retries = patience, -1
+		c.Profiles = []snmp.Profile{{Name: "probe", Scalars: []snmp.Scalar{{Name: "ticks", OIDs: []string{"1.3.6.1.2.1.1.3.0"}}}}}
+	})
+	a := newAgent(t)
+	a.set("1.3.6.1.2.1.1.3.0", ticks(1))
+	a.with(func(a *agent) { a.delay = patience + 200*time.Millisecond })
+	if ms := poll(t, p, jobFor(a)); ms.value(t, "up") != 1 {
+		t.Fatalf("%s", ms)
+	}
+	start := time.Now()
+	if _, err := p.Apply(t.Context(), nil, []kemi.Job{jobFor(a)}); err != nil {
+		t.Fatal(err)
+	}
+	if held := time.Since(start); held > patience/2 {
+		t.Errorf("Apply waited for %v for a host that is known to be slow", held)
+	}
+}

@@ -210,3 +210,29 @@ func TestCloseEndsACall(t *testing.T) {
 		t.Errorf("after Close: %v", err)
 	}
 }
+
+// Between two requests, and before the first, no id is good: what comes then was asked
+// by nobody, and must not be taken for the answer to what is asked next.
+func TestNoIDIsGoodBetweenRequests(t *testing.T) {
+	e := open(t, Config{Shards: 1})
+	c, to := peer(t)
+	call, err := e.Open(1, to, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer call.Close()
+	call.Ask()
+	id := call.NextID()
+	if _, err := call.Send(message(id), nil, soon()); err != nil {
+		t.Fatal(err)
+	}
+	_, from := receive(t, c)
+	call.Ask()
+	c.WriteToUDPAddrPort(message(id), from)
+	for end := soon(); e.Counters().Unmatched == 0 && len(call.Answers()) == 0 && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+	}
+	if n := e.Counters(); n.Unmatched != 1 || len(call.Answers()) != 0 {
+		t.Errorf("%d answers wait for a request that is not made yet: %+v", len(call.Answers()), n)
+	}
+}
