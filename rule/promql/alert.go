@@ -120,6 +120,9 @@ func (r *Rules) once(changed []kemi.Alert) []kemi.Alert {
 		default:
 			delete(r.firing, a.Labels)
 			a.StartsAt = f.since
+			if a.EndsAt.Before(a.StartsAt) { // the clock of the ticks was wrong, and was put right
+				a.EndsAt = a.StartsAt
+			}
 		}
 		kept = append(kept, a)
 	}

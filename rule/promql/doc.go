@@ -21,6 +21,12 @@
 // so that absence is noticed. No clock is read: the same metrics and the same ticks
 // give the same alerts, in whatever order the batches between two ticks come.
 //
+// When ticks stop as well, because the machine slept, nobody looked, and nothing is
+// made of the silence: evaluations in the gap are done only as far as metrics tell of
+// it afterwards, and [Status] counts the others. A clock of the ticks that jumps
+// forward is such a gap. One that goes back by more than MaxDelay is believed: what was
+// evaluated beyond is forgotten, and its alerts are as old as the correction.
+//
 // A metric from the future (a bad clock) does not move time: it counts as of the next
 // tick, and is counted. A metric that is late is put where it belongs, and is seen by
 // the evaluations to come. Rules that fell behind evaluate what they missed, up to

@@ -57,9 +57,6 @@ func newRule(spec *ruleSpec, sc *scope) *rule {
 // evaluating ahead of them would miss what they say.
 func (r *Rules) due(now millis) millis {
 	newest := r.store.newest.Load()
-	if !r.started {
-		r.started, r.moved, r.first = true, now, now
-	}
 	if newest > r.seen {
 		r.seen, r.moved = newest, now
 	}
@@ -96,6 +93,13 @@ func (r *Rules) advance(ctx context.Context, dst []kemi.Alert, due millis) []kem
 		}
 		if g == nil {
 			break
+		}
+		if t := r.sight(g.next, due); t > g.next {
+			step := g.interval.Milliseconds()
+			n := (t - g.next + step - 1) / step
+			g.next += n * step
+			r.skipped += uint64(n)
+			continue
 		}
 		var whole bool
 		if dst, whole = r.evaluate(ctx, dst, g, g.next); !whole {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"math"
 	"net/url"
 	"sync"
 	"sync/atomic"
@@ -45,7 +44,9 @@ type Config struct {
 	// Delay is how long after a time, by the newest metric, an evaluation at that time
 	// waits for metrics of other hosts. Default: 1 s. Negative: none.
 	Delay time.Duration
-	// MaxDelay is how long an evaluation waits when no metric comes. Default: 15 s.
+	// MaxDelay is how long an evaluation waits when no metric comes. Ticks that are
+	// further apart than that, and than they were before, are a gap: nobody looked
+	// meanwhile. Default: 15 s.
 	MaxDelay time.Duration
 	// MaxAhead is how far beyond the tick after it the time of a metric may lie.
 	// Default: 1 min.
@@ -93,6 +94,9 @@ type Rules struct {
 	first     millis // the first tick
 	seen      millis // the newest metric, and the tick that first knew of it
 	moved     millis
+	pace      millis // between the last two ticks
+	blind     hole
+	gaps      uint64
 	evaluated millis // everything up to here is
 	swept     millis
 	skipped   uint64
@@ -206,17 +210,24 @@ func (r *Rules) Apply(_ context.Context, dst []kemi.Alert, src []kemi.Metric) ([
 func (r *Rules) Tick(ctx context.Context, dst []kemi.Alert, now time.Time) ([]kemi.Alert, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	t := max(now.UnixMilli(), r.store.now.Load())
+	t := r.clock(now.UnixMilli())
 	r.store.tick(t)
-	return r.step(ctx, dst, r.due(t)), nil
+	dst = r.step(ctx, dst, r.due(t))
+	r.look(t)
+	return dst, nil
 }
 
-// Finish evaluates what the metrics have reached, without a delay: no more come. The
-// times of metrics that came after the last tick are taken at their word.
+// Finish evaluates what the metrics have reached, without a delay: no more come. A
+// metric may be MaxAhead beyond the last tick and the newest metric before it. If
+// there was no tick, the times that most metrics agree on count.
 func (r *Rules) Finish(ctx context.Context, dst []kemi.Alert) ([]kemi.Alert, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.store.settle(math.MaxInt64, 0)
+	reach := max(r.store.now.Load(), r.store.newest.Load())
+	if !r.started {
+		reach = r.store.reach(r.conf.MaxLookback.Milliseconds())
+	}
+	r.store.settle(reach+r.conf.MaxAhead.Milliseconds(), reach)
 	return r.step(ctx, dst, r.store.newest.Load()), nil
 }
 

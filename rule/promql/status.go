@@ -12,7 +12,8 @@ import (
 type Status struct {
 	Groups    []GroupStatus `json:"groups"`
 	Evaluated time.Time     `json:"evaluated,omitzero"` // event time that evaluations have reached
-	Skipped   uint64        `json:"skipped"`            // evaluations left out because the rules had fallen too far behind
+	Skipped   uint64        `json:"skipped"`            // evaluations left out because the rules had fallen too far behind, or in a gap
+	Gaps      uint64        `json:"gaps"`               // times that no tick came for longer than MaxDelay, or that ticks went back as far
 	Refused   string        `json:"refused,omitempty"`  // why a file was not taken at the last reload; the old one is in force
 	Store     StoreStatus   `json:"store"`
 }
@@ -62,7 +63,7 @@ type snapshot struct {
 
 // publish makes a new snapshot. The rules are locked.
 func (r *Rules) publish() {
-	v := &snapshot{status: Status{Skipped: r.skipped}}
+	v := &snapshot{status: Status{Skipped: r.skipped, Gaps: r.gaps}}
 	if r.evaluated > 0 {
 		v.status.Evaluated = toUTC(r.evaluated)
 	}

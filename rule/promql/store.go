@@ -38,6 +38,8 @@ type store struct {
 	ahead  millis       // how far a metric may be in the future of a tick
 	newest atomic.Int64 // time of the newest metric seen that was not in the future
 	oldest atomic.Int64 // time of the oldest; MaxInt64: none
+	floor  atomic.Int64 // the tick before which somebody looked
+	low    atomic.Int64 // time of the oldest metric after floor; MaxInt64: none
 
 	asideMu sync.Mutex
 	aside   []*series // with samples that were ahead of the last tick when they came
@@ -86,6 +88,7 @@ func newStore(maxSeries int, lookback, ahead millis, limit func(keep millis) int
 	s := &store{maxSeries: maxSeries, lookback: lookback, ahead: ahead, limit: limit}
 	s.base.Store(never)
 	s.oldest.Store(math.MaxInt64)
+	s.low.Store(math.MaxInt64)
 	s.newest.Store(never)
 	s.index.Store(&index{})
 	return s
@@ -248,7 +251,8 @@ func (s *store) sweep() {
 func (s *store) ingest(batch []kemi.Metric) {
 	ix := s.index.Load()
 	limit := s.now.Load() + s.ahead
-	newest, oldest := never, millis(math.MaxInt64)
+	floor := s.floor.Load()
+	newest, oldest, low := never, millis(math.MaxInt64), millis(math.MaxInt64)
 	var missed, invalid uint64
 	for i := range batch {
 		x := &batch[i]
@@ -259,6 +263,9 @@ func (s *store) ingest(batch []kemi.Metric) {
 		}
 		if t <= limit {
 			newest, oldest = max(newest, t), min(oldest, t)
+			if t > floor {
+				low = min(low, t)
+			}
 		}
 		m := s.find(ix, x.Name)
 		if m == nil {
@@ -274,6 +281,7 @@ func (s *store) ingest(batch []kemi.Metric) {
 	}
 	raise(&s.newest, newest)
 	lower(&s.oldest, oldest)
+	lower(&s.low, low)
 }
 
 func raise(a *atomic.Int64, v int64) {
@@ -459,6 +467,9 @@ func (s *store) settle(limit, now millis) {
 		if r.n > 0 {
 			raise(&s.newest, r.last())
 			lower(&s.oldest, r.at(0).t)
+		}
+		if i := r.search(s.floor.Load() + 1); i < r.n {
+			lower(&s.low, r.at(i).t)
 		}
 		if n > r.n {
 			s.clamped.Add(uint64(n - r.n))
