@@ -80,7 +80,8 @@ type Rule[T any] interface {
 type (
 	// Forker is a Transform with state. Every lane gets a fork of its own, used by
 	// one goroutine at a time, so state needs no locks and dies with its partition.
-	// A nil fork means that the Transform has no state after all and is shared.
+	// A nil fork means that the Transform has no state after all and is shared; it is
+	// either always nil or never. A Fork that panics ends the flow.
 	Forker[In, Out any] interface {
 		Fork() Transform[In, Out]
 	}
@@ -89,12 +90,17 @@ type (
 	// records come or not: absence is news too. now is passed in, so that a replay
 	// sees the time its first run saw; a Ticker never reads a clock. A lane that is
 	// blocked by its sink is not ticked. Tick appends to dst as Apply does.
+	//
+	// A Forker hears the time too before the first record has come: a flow whose source
+	// has not opened a lane by the first tick gives it one. Not so behind a [Shared]
+	// source: one that has nothing may be one of several, and the others have it all.
 	Ticker[Out any] interface {
 		Tick(ctx context.Context, dst []Out, now time.Time) ([]Out, error)
 	}
 
 	// Finisher gives what is still open when the input ends by itself. A stop is not
-	// an end: what a stop leaves open is built again from the input next time.
+	// an end: what a stop leaves open is built again from the input next time. An input
+	// without a record ends too.
 	Finisher[Out any] interface {
 		Finish(ctx context.Context, dst []Out) ([]Out, error)
 	}
@@ -254,9 +260,11 @@ func Pipe[In, Out any](name string, from Source[In], via Transform[In, Out], to 
 		s.Shared = opsOf(via)
 		s.Fork = forksOf(via)
 	}
+	sh, ok := any(from).(Shared)
+	s.Divided = ok && sh.Shares()
 	if ag, ok := any(via).(Aggregator); ok && ag.Aggregates() {
-		switch sh, ok := any(from).(Shared); {
-		case ok && sh.Shares():
+		switch {
+		case s.Divided:
 			s.Check = errors.Join(s.Check, fmt.Errorf("kemi: flow %q: %s combines records of different keys and needs the whole topic, "+
 				"but its source is shared among members and may bring a part only: read the topic with All instead of Group", name, s.Via))
 		case s.Fork != nil:
@@ -302,7 +310,11 @@ func forksOf[In, Out any](via Transform[In, Out]) func() engine.Ops[In, Out] {
 			first = nil
 			return opsOf(t)
 		}
-		return opsOf(fk.Fork())
+		t := fk.Fork()
+		if t == nil {
+			panic("Fork gave a fork before, and now none")
+		}
+		return opsOf(t)
 	}
 }
 

@@ -3,9 +3,16 @@ package kemi_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/kemi-go/kemi"
 )
@@ -126,31 +133,121 @@ func TestAPanicOfASourceIsAnErrorOfRun(t *testing.T) {
 	closed(t, p)
 }
 
-// forkPanics panics when a lane is opened.
-type forkPanics struct{ first bool }
-
-func (f *forkPanics) Fork() kemi.Transform[item, item] {
-	if f.first {
-		f.first = false
-		return pass[item]()
-	}
-	panic("no more")
+// shaky is a transform whose fork for the second lane, or whose Horizon, is not to be
+// had.
+type shaky struct {
+	forks   int
+	fork    func() kemi.Transform[item, item] // the second
+	horizon func() time.Duration
 }
 
-func (*forkPanics) Apply(_ context.Context, dst, src []item) ([]item, error) {
+func (f *shaky) Fork() kemi.Transform[item, item] {
+	if f.forks++; f.forks == 1 || f.fork == nil {
+		return &shaky{horizon: f.horizon}
+	}
+	return f.fork()
+}
+
+func (f *shaky) Horizon() time.Duration {
+	if f.horizon == nil {
+		return 0
+	}
+	return f.horizon()
+}
+
+func (*shaky) Apply(_ context.Context, dst, src []item) ([]item, error) {
 	return append(dst, src...), nil
 }
 
-func TestAPanicOfForkIsAnErrorOfRun(t *testing.T) {
-	src := source(func(ctx context.Context, out kemi.Sink[item]) {
+func (*shaky) Finish(_ context.Context, dst []item) ([]item, error) {
+	return append(dst, item{-1}), nil
+}
+
+// TestAPanicThatNoBatchIsToBlameForEndsTheFlow asks for forks and horizons where a
+// bus does: in a goroutine of its own. The process goes on, the lane takes nothing,
+// and Run says why.
+func TestAPanicThatNoBatchIsToBlameForEndsTheFlow(t *testing.T) {
+	for name, c := range map[string]struct {
+		via   *shaky
+		words string
+		good  int // lanes that work
+	}{
+		"fork":    {&shaky{fork: func() kemi.Transform[item, item] { panic("a bug") }}, "a bug", 1},
+		"no fork": {&shaky{fork: func() kemi.Transform[item, item] { return nil }}, "Fork gave a fork before", 1},
+		"horizon": {&shaky{horizon: func() time.Duration { panic("a bug") }}, "a bug", 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				core, logs := observer.New(zap.InfoLevel)
+				to := &store{}
+				src := kemi.SourceFunc[item](func(ctx context.Context, out kemi.Sink[item]) error {
+					var wg sync.WaitGroup
+					for i := range 2 {
+						wg.Go(func() {
+							l := kemi.OpenLane(out, strconv.Itoa(i))
+							l.Horizon()
+							err := l.Write(ctx, items(10*i, 3))
+							if err != nil && !strings.Contains(err.Error(), c.words) {
+								t.Errorf("Write: %v", err)
+							}
+							if err := l.Close(); err != nil || l.Horizon() != 0 {
+								t.Errorf("Close: %v", err)
+							}
+						})
+					}
+					wg.Wait()
+					<-ctx.Done() // the flow is asked to stop by itself
+					return nil
+				})
+				p := &kemi.Pipeline{Flows: []*kemi.Flow{kemi.Pipe("f", src, c.via, to)}, Logger: zap.New(core)}
+				err := p.Run(t.Context())
+				if err == nil || strings.Count(err.Error(), c.words) != 1 || !strings.Contains(err.Error(), `flow "f"`) {
+					t.Errorf("Run: %v", err)
+				}
+				if s := closed(t, p)[0]; s.In != 6 || int(s.Written) != 3*c.good || int(s.Failed) != 6-3*c.good || s.Lanes != 0 {
+					t.Errorf("ledger %+v", s)
+				}
+				told := logs.FilterMessage("the transform panicked").All()
+				if len(told) != 1 || !strings.Contains(fmt.Sprint(told[0].ContextMap()["stack"]), ".go:") {
+					t.Errorf("logged %v, want one line with a stack", logs.All())
+				}
+			})
+		})
+	}
+}
+
+// TestAPanicOfForkIsNoEnd has a source whose input ends after a lane could not be
+// opened: what is open in the others is not given out as if all had been seen.
+func TestAPanicOfForkIsNoEnd(t *testing.T) {
+	src := source(func(_ context.Context, out kemi.Sink[item]) {
 		kemi.OpenLane(out, "a")
 		kemi.OpenLane(out, "b")
 	})
-	p := &kemi.Pipeline{Flows: []*kemi.Flow{kemi.Pipe("f", src, &forkPanics{first: true}, nowhere[item]())}}
+	to := &store{}
+	via := &shaky{fork: func() kemi.Transform[item, item] { panic("no more") }}
+	p := &kemi.Pipeline{Flows: []*kemi.Flow{kemi.Pipe("f", src, via, to)}}
 	if err := p.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "no more") {
 		t.Errorf("Run: %v", err)
 	}
-	closed(t, p)
+	if closed(t, p); to.total != 0 {
+		t.Errorf("the sink holds %v", to.held)
+	}
+}
+
+// TestAHorizonThatPanicsIsStateToo: a batch that a transform panicked on is not fed
+// again where it cannot be told whether there is state.
+func TestAHorizonThatPanicsIsStateToo(t *testing.T) {
+	s := run(t, kemi.Pipe("f", once(items(0, 8)), kemi.Transform[item, item](broken{}), nowhere[item]()))[0]
+	if s.Rejected != 8 || s.Dropped != 8 {
+		t.Errorf("ledger %+v", s)
+	}
+}
+
+type broken struct{}
+
+func (broken) Horizon() time.Duration { panic("a bug") }
+func (broken) Apply(context.Context, []item, []item) ([]item, error) {
+	panic("a bug")
 }
 
 func TestAPanicWhileFinishingIsAnErrorOfRun(t *testing.T) {

@@ -169,6 +169,98 @@ func TestTicksComeWithoutRecords(t *testing.T) {
 	}
 }
 
+// TestTicksComeBeforeTheFirstRecord of a source without lanes: absence is news too.
+// The first record finds the state that was ticked.
+func TestTicksComeBeforeTheFirstRecord(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		via, to := &ticker{forks: true}, &store{}
+		src := kemi.SourceFunc[item](func(ctx context.Context, out kemi.Sink[item]) error {
+			time.Sleep(5*time.Second + time.Millisecond)
+			if err := out.Write(ctx, items(0, 3)); err != nil {
+				t.Error(err)
+			}
+			<-ctx.Done()
+			return nil
+		})
+		p := &kemi.Pipeline{Flows: []*kemi.Flow{kemi.Pipe("f", src, via, to)}}
+		began := time.Now()
+		stop := background(p)
+		time.Sleep(10*time.Second + time.Millisecond)
+		if err := stop(); err != nil {
+			t.Fatal(err)
+		}
+		if len(via.made) != 1 || via.made[0].fed != 13 {
+			t.Fatalf("%d forks, want one that was fed 3 records and 10 ticks", len(via.made))
+		}
+		for i, now := range via.made[0].ticked() {
+			if want := began.Add(time.Duration(i+1) * time.Second).UTC().Round(0); now != want {
+				t.Errorf("tick %d has the time %v, want %v", i, now, want)
+			}
+		}
+		if s := closed(t, p)[0]; s.Written != 13 {
+			t.Errorf("ledger %+v", s)
+		}
+	})
+}
+
+// TestAnInputWithoutRecordsIsFinished by a transform with state as by any other.
+func TestAnInputWithoutRecordsIsFinished(t *testing.T) {
+	for _, forks := range []bool{true, false} {
+		to := &store{}
+		run(t, kemi.Pipe("f", once[item](), &ticker{forks: forks}, to))
+		if to.total != 1 || to.held[-1] != 1 {
+			t.Errorf("forks=%v: the sink holds %v, want what Finish gave", forks, to.held)
+		}
+	}
+}
+
+// TestALaneThatNobodyOpenedGivesWay to those of a source that is slow to open its own,
+// together with what it had under way.
+func TestALaneThatNobodyOpenedGivesWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		via, to := &ticker{forks: true}, &store{}
+		to.fault = func(ctx context.Context, batch []item) error {
+			if batch[0].ID <= tickID {
+				return nil
+			}
+			<-ctx.Done()
+			return ctx.Err()
+		}
+		f := kemi.Pipe("f", source(func(ctx context.Context, out kemi.Sink[item]) {
+			time.Sleep(1500 * time.Millisecond)
+			l := kemi.OpenLane(out, "p0", kemi.SourceTicks())
+			if err := l.Write(ctx, items(0, 3)); err != nil {
+				t.Error(err)
+			}
+			if err := out.Write(ctx, items(3, 1)); err != nil { // a lane of its own
+				t.Error(err)
+			}
+		}), via, to)
+		s := run(t, f)[0]
+		// The first tick opened a lane, and was stuck with it. Of the two lanes after it
+		// each gave what was open at the end.
+		if len(via.made) != 3 || len(via.made[0].ticked()) != 1 || to.total != 6 || to.held[-1] != 2 || s.Abandoned != 1 {
+			t.Errorf("%d forks, the sink holds %v, ledger %+v", len(via.made), to.held, s)
+		}
+	})
+}
+
+// member is a source that shares its input with others, and has nothing of it.
+type member struct{ kemi.SourceFunc[item] }
+
+func (member) Shares() bool { return true }
+
+// TestAMemberWithoutLanesSaysNothing: that it has no input is not news.
+func TestAMemberWithoutLanesSaysNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		via := &ticker{forks: true}
+		src := member{func(context.Context, kemi.Sink[item]) error { time.Sleep(10 * time.Second); return nil }}
+		if s := run(t, kemi.Pipe("f", kemi.Source[item](src), via, nowhere[item]()))[0]; s.Out != 0 {
+			t.Errorf("ledger %+v", s)
+		}
+	})
+}
+
 // TestAMutedLaneIsNotTickedByTheTimer: in a replay, the time of the clock is wrong.
 func TestAMutedLaneIsNotTickedByTheTimer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -47,6 +47,10 @@ type Spec[In, Out any] struct {
 	Pass   func(batch []In) []Out // set: there is no transform
 	Shared Ops[In, Out]           // the transform, where there are no forks
 	Fork   func() Ops[In, Out]    // set: the transform has state, one fork for a lane
+
+	// Divided: the source may bring a part of the input, or nothing of it, because the
+	// rest is another member's. Having no lane says nothing then.
+	Divided bool
 	Options
 }
 

@@ -28,10 +28,13 @@ type flow[In, Out any] struct {
 	letters *outlet[Letter] // nil: no dead letters
 	epoch   time.Time       // time is counted from here
 	started atomic.Bool
+	fail    func(err error) // told once that the flow cannot go on
+	broken  atomic.Bool     // it was told, while the source ran
 
 	spare   atomic.Pointer[worker[In, Out]] // an idle worker of the inlet, without mu
 	only    func() *lane[In, Out]           // the lane of a source without lanes, if there are forks
 	forking sync.Mutex                      // Fork is not called twice at once
+	early   early[In, Out]
 
 	// ticking keeps Tick and Apply of a transform without forks apart: Apply of many
 	// lanes at once, or one Tick.
@@ -60,7 +63,7 @@ func New[In, Out any](s *Spec[In, Out]) Flow {
 		workers: map[*worker[In, Out]]struct{}{},
 		lanes:   map[*lane[In, Out]]struct{}{},
 	}
-	f.only = sync.OnceValue(func() *lane[In, Out] { return f.open("", LaneOptions{}) })
+	f.only = sync.OnceValue(f.plain)
 	f.sink = outlet[Out]{
 		stage: s.To, failed: "the sink failed", write: s.Write, column: written,
 		attempts: s.Attempts, backoff: backoff{s.BackoffMin, s.BackoffMax}, journal: f.journal,
@@ -122,11 +125,15 @@ func drop[T any](j *journal, a *account, msg string, refused []refusal[T], field
 }
 
 func (f *flow[In, Out]) run(soft context.Context, failed func(error)) {
+	f.fail = failed
 	tick, stop := context.WithCancel(context.Background())
 	defer stop()
 	var ticks sync.WaitGroup
 	if f.Fork == nil && f.Shared.Tick != nil {
 		ticks.Go(func() { f.tickByTimer(tick) })
+	}
+	if f.Fork != nil && !f.Divided {
+		ticks.Go(func() { f.tickEarly(tick) })
 	}
 	err := f.runSource(soft)
 	asked := soft.Err() != nil
@@ -136,10 +143,14 @@ func (f *flow[In, Out]) run(soft context.Context, failed func(error)) {
 	if err != nil {
 		failed(err) // at once: what follows may have to wait for the sink
 	}
-	f.quiesce()
 	stop()
+	ended := err == nil && !asked && !f.broken.Load()
+	if ended && f.Fork != nil && !f.Divided {
+		f.openEarly(LaneOptions{SourceTicks: true}) // there is something to finish, be it of no input
+	}
+	f.quiesce()
 	ticks.Wait()
-	if err == nil && !asked {
+	if ended {
 		if err := f.finish(); err != nil {
 			failed(err)
 		}
@@ -174,6 +185,14 @@ func (f *flow[In, Out]) runSource(soft context.Context) (err error) {
 		}
 	}()
 	return f.Run(soft, &Inlet[In, Out]{f})
+}
+
+// panicked ends a flow whose transform panicked where there is no batch to blame.
+func (f *flow[In, Out]) panicked(err error) {
+	f.note("the transform panicked", err, zap.String("stage", f.Via))
+	if f.broken.CompareAndSwap(false, true) {
+		f.fail(err)
+	}
 }
 
 // finish gives what is open at the real end of the input.

@@ -30,7 +30,7 @@ func (in *Inlet[In, Out]) Write(ctx context.Context, batch []In) error {
 }
 
 // OpenLane opens a lane.
-func (in *Inlet[In, Out]) OpenLane(id string, o LaneOptions) Lane[In] { return in.f.open(id, o) }
+func (in *Inlet[In, Out]) OpenLane(id string, o LaneOptions) Lane[In] { return in.f.openLane(id, o) }
 
 // enlist returns a worker that is not in use, nil when the flow is over.
 func (f *flow[In, Out]) enlist() *worker[In, Out] {

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"sync"
@@ -20,14 +21,17 @@ type lane[In, Out any] struct {
 
 func (f *flow[In, Out]) open(id string, o LaneOptions) *lane[In, Out] {
 	ops, forked := f.Shared, f.Fork != nil
+	var wrong error
 	if forked {
-		ops = f.fork()
+		if ops, wrong = f.fork(); wrong != nil {
+			f.panicked(wrong)
+		}
 	}
 	w := &worker[In, Out]{flow: f, ops: ops, id: id, forked: forked}
 	l := &lane[In, Out]{worker: w, turn: make(chan struct{}, 1)}
 	l.gone, l.leave = context.WithCancelCause(f.env.hard)
 	f.mu.Lock()
-	if f.over {
+	if f.over || wrong != nil {
 		l.ended = true
 	} else {
 		f.lanes[l] = struct{}{}
@@ -36,7 +40,7 @@ func (f *flow[In, Out]) open(id string, o LaneOptions) *lane[In, Out] {
 	f.mu.Unlock()
 	switch {
 	case l.ended:
-		l.leave(errOver)
+		l.leave(cmp.Or(wrong, errOver))
 	case forked && ops.Tick != nil && !o.SourceTicks:
 		l.ticks.Go(l.tickByTimer)
 	case !forked && o.SourceTicks:
@@ -45,10 +49,15 @@ func (f *flow[In, Out]) open(id string, o LaneOptions) *lane[In, Out] {
 	return l
 }
 
-func (f *flow[In, Out]) fork() Ops[In, Out] {
+func (f *flow[In, Out]) fork() (ops Ops[In, Out], err error) {
 	f.forking.Lock()
 	defer f.forking.Unlock()
-	return f.Fork()
+	defer func() {
+		if p := recover(); p != nil {
+			err = caught(f.Via, p)
+		}
+	}()
+	return f.Fork(), nil
 }
 
 func (l *lane[In, Out]) Write(ctx context.Context, batch []In) error {
@@ -152,16 +161,18 @@ func (l *lane[In, Out]) tick(ctx context.Context, now time.Time) error {
 // not meet Tick, and a lane that is blocked by its sink has nowhere to put what a
 // tick would bring.
 func (l *lane[In, Out]) tickByTimer() {
-	everyTick(l.gone, l.flow.TickEvery, func(now time.Time) {
-		select {
-		case l.turn <- struct{}{}:
-			if !l.ended && !l.muted {
-				_ = l.tick(l.gone, now) // noted there; the next tick comes anyway
-			}
-			l.give()
-		default:
+	everyTick(l.gone, l.flow.TickEvery, l.tickNow)
+}
+
+func (l *lane[In, Out]) tickNow(now time.Time) {
+	select {
+	case l.turn <- struct{}{}:
+		if !l.ended && !l.muted && l.ops.Tick != nil {
+			_ = l.tick(l.gone, now) // noted there; the next tick comes anyway
 		}
-	})
+		l.give()
+	default:
+	}
 }
 
 func (l *lane[In, Out]) finish() error {
@@ -173,13 +184,17 @@ func (l *lane[In, Out]) finish() error {
 	return l.emit(l.gone, l.muted, l.ops.Finish)
 }
 
+// Horizon asks the transform. One that panics has its lane ended.
 func (l *lane[In, Out]) Horizon() time.Duration {
 	l.turn <- struct{}{}
-	defer l.give()
-	if l.ops.Horizon == nil {
-		return 0
+	d, err := l.horizon()
+	l.give()
+	if err != nil {
+		l.flow.panicked(err)
+		l.leave(err)
+		l.retire()
 	}
-	return l.ops.Horizon()
+	return d
 }
 
 func (l *lane[In, Out]) Mute(on bool) {

@@ -61,7 +61,7 @@ func Run(ctx context.Context, e Env, flows []Flow) error {
 		}
 	}
 
-	failed := make(chan struct{}, len(flows))
+	failed := make(chan struct{}, 1)
 	all := make([]*running, len(flows))
 	for i, f := range flows {
 		// The soft context keeps the values of ctx and not its end: each source is
@@ -75,7 +75,10 @@ func Run(ctx context.Context, e Env, flows []Flow) error {
 			r.run(soft, func(err error) {
 				e.Logger.Error("flow failed", zap.String("flow", r.Name()), zap.Error(err))
 				r.fail(fmt.Errorf("kemi: flow %q: %w", r.Name(), err))
-				failed <- struct{}{}
+				select {
+				case failed <- struct{}{}:
+				default: // it is known already that one has
+				}
 			})
 		}()
 	}

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"reflect"
+	"time"
 
 	"go.uber.org/zap"
 )
@@ -166,7 +167,21 @@ func (w *worker[In, Out]) applyAgain(ctx context.Context, dst, out []Out, src []
 }
 
 func (w *worker[In, Out]) stateful() bool {
-	return w.forked || w.ops.Horizon != nil && w.ops.Horizon() > 0
+	d, err := w.horizon()
+	return w.forked || d > 0 || err != nil
+}
+
+// horizon asks the transform. A panic is a permanent error.
+func (w *worker[In, Out]) horizon() (d time.Duration, err error) {
+	if w.ops.Horizon == nil {
+		return 0, nil
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			d, err = 0, caught(w.flow.Via, p)
+		}
+	}()
+	return w.ops.Horizon(), nil
 }
 
 // emit delivers what fn (a tick, a finish) appends, or drops it where it is a replay.
