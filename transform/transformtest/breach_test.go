@@ -285,6 +285,9 @@ func TestBreaches(t *testing.T) {
 			}, fork: func(*wrap) kemi.Transform[reading, int] { return w }}
 			return w
 		}},
+		{"has state and no horizon", "needs no more than its horizon", "implement kemi.Warmer", func(d *delta) kemi.Transform[reading, int] {
+			return struct{ kemi.Transform[reading, int] }{d}
+		}},
 		{"has a horizon in the future", "needs no more than its horizon", "Horizon is", func(d *delta) kemi.Transform[reading, int] {
 			return &wrap{delta: d, hours: -1}
 		}},

@@ -48,7 +48,9 @@ type Harness[In, Out any] struct {
 
 	// Time is the event time of a record. If it is set, the suite holds Horizon to its
 	// word: a fresh fork that is fed the last Horizon of input goes on as one that has
-	// seen it all.
+	// seen it all. State of all time, such as the highest value ever seen, depends on all
+	// input and has no finite horizon: leave Time out for it, and know that a bus that
+	// hands a partition over, or a restart, begins such state anew.
 	Time func(In) time.Time
 
 	// Bad returns record i of those that the transform must refuse for good.
@@ -576,6 +578,10 @@ func keepsHorizon[In, Out any](r *run[In, Out]) {
 		for i := cut; i < len(r.Batches); i++ {
 			got = append(got, r.step(t, i, plain[In, Out]{})...)
 		}
-		r.same("after a replay of "+horizon.String()+" of input", 3*cut, got)
+		when := "after a replay of " + horizon.String() + " of input"
+		if horizon == 0 {
+			when = "without a replay of input (if there is state, implement kemi.Warmer with its horizon)"
+		}
+		r.same(when, 3*cut, got)
 	}
 }
