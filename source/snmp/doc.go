@@ -14,6 +14,13 @@
 //   - What arrived before the deadline is given out, and the rest is told: up,
 //     snmp_failure{reason}, snmp_complete_ratio, snmp_poll_seconds.
 //
+// A host that takes a little longer than the patience, as one far away does at its first
+// polls, is a straggler too: its metrics wait for the next job or tick of its lane. Ticks
+// come once a second; give the flow kemi.TickEvery(100*time.Millisecond) to have them
+// sooner:
+//
+//	kemi.Pipe("poll", jobs, poller, metrics, kemi.TickEvery(100*time.Millisecond))
+//
 // What to ask for is a [Profile]; [Linux] is built in. How to be let in is a
 // [Credential], which jobs name and never hold.
 //
@@ -43,5 +50,5 @@
 // snmp_complete_ratio is the part of what was asked for that was answered, where "there
 // is no such object" is an answer. snmp_poll_seconds, snmp_rtt_seconds (of the first
 // answer), snmp_pdus (requests answered) and snmp_retries say what the poll cost.
-// agent_uptime_seconds is sysUpTime.
+// agent_uptime_seconds is sysUpTime. All of them are gauges.
 package snmp

@@ -20,6 +20,56 @@ const (
 // container engine's folder, which are told by their place: hrStorageTable calls all
 // of them fixed disks. memory_available_bytes is MemAvailable where the agent gives it
 // (net-snmp 5.9), else free + buffers + cached.
+//
+// These are its metrics. Each has the label host, the labels of the job, service if the
+// job has one, and those that are named here. A counter32 wraps at 32 bits.
+//
+//	uptime_seconds              gauge      s; of the host
+//	users                       gauge      logged in
+//	processes                   gauge
+//	tcp_established             gauge      connections (CLOSE-WAIT too)
+//	tcp_in_segments             counter32
+//	tcp_out_segments            counter32  without those sent again
+//	tcp_retransmitted_segments  counter32
+//	cpu_ticks                   counter32  1/100 s, of all CPUs together; mode: user, nice, system,
+//	                                       idle, iowait, irq, softirq, steal
+//	cpu_count                   gauge
+//	interrupts                  counter32
+//	context_switches            counter32
+//	swap_in_pages               counter32
+//	swap_out_pages              counter32
+//	load1, load5, load15        gauge      load average of 1, 5 and 15 minutes
+//	memory_total_bytes          gauge      B
+//	memory_available_bytes      gauge      B; for new programs, without swapping
+//	memory_free_bytes           gauge      B
+//	memory_buffers_bytes        gauge      B
+//	memory_cached_bytes         gauge      B
+//	memory_shared_bytes         gauge      B
+//	swap_total_bytes            gauge      B
+//	swap_free_bytes             gauge      B
+//	disk_total_bytes            gauge      B; mount
+//	disk_used_bytes             gauge      B; mount
+//	disk_reads                  counter32  operations; device
+//	disk_writes                 counter32  operations; device
+//	disk_read_bytes             counter    B; device (*)
+//	disk_written_bytes          counter    B; device (*)
+//	disk_busy_microseconds      counter    µs with a request under way; device
+//	if_in_octets                counter    B; interface, ifindex (*)
+//	if_out_octets               counter    B; interface, ifindex (*)
+//	if_in_errors                counter32  packets; interface, ifindex
+//	if_out_errors               counter32  packets; interface, ifindex
+//	if_in_discards              counter32  packets; interface, ifindex
+//	if_out_discards             counter32  packets; interface, ifindex
+//	if_speed_bits               gauge      bit/s; interface, ifindex
+//	if_up                       gauge      1: ifOperStatus is up, else 0; interface, ifindex
+//	if_admin_up                 gauge      1: ifAdminStatus is up, else 0; interface, ifindex
+//
+//	(*) a counter32 of agents without the object of 64 bits
+//
+// The rate that [transform/counter] makes of a counter has its unit per second; the
+// package comment has the metrics of the poll itself, which every profile has.
+//
+// [transform/counter]: https://pkg.go.dev/github.com/kemi-go/kemi/transform/counter
 func Linux() Profile {
 	gauge := func(name string, scale float64, oids ...string) Scalar {
 		return Scalar{Name: name, OIDs: oids, Scale: scale, NotNegative: true}

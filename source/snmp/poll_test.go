@@ -2,6 +2,8 @@ package snmp_test
 
 import (
 	"fmt"
+	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -225,6 +227,42 @@ func TestLinuxHost(t *testing.T) {
 	for _, m := range first {
 		if m.Name == "if_in_octets" && m.Uint()%(1<<32) != 0 {
 			t.Errorf("%s lost bits", m)
+		}
+	}
+}
+
+// What the doc comment of Linux lists is what comes, with its kind and its labels.
+func TestTheMetricsThatLinuxLists(t *testing.T) {
+	source, err := os.ReadFile("linux.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	type entry struct{ kind, about string }
+	listed := map[string]entry{}
+	for _, m := range regexp.MustCompile(`(?m)^//\t([a-z0-9_, ]+?) +(gauge|counter32|counter)\b(.*)$`).FindAllStringSubmatch(string(source), -1) {
+		for name := range strings.SplitSeq(m[1], ", ") {
+			listed[name] = entry{m[2], m[3]}
+		}
+	}
+	came := map[string]bool{}
+	for _, m := range poll(t, newPoller(t), jobFor(newAgent(t).linux())) {
+		if m.Name == "up" || m.Name == "agent_uptime_seconds" || strings.HasPrefix(m.Name, "snmp_") {
+			continue // of every profile
+		}
+		came[m.Name] = true
+		e := listed[m.Name]
+		if m.Kind.String() != e.kind {
+			t.Errorf("%s is a %s and listed as %q", m, m.Kind, e.kind)
+		}
+		for label := range m.Labels.All() {
+			if label != "host" && !strings.Contains(e.about, label) {
+				t.Errorf("%s is listed without its label %s", m, label)
+			}
+		}
+	}
+	for name := range listed {
+		if !came[name] {
+			t.Errorf("%s is listed and did not come", name)
 		}
 	}
 }

@@ -65,7 +65,11 @@ type Config struct {
 // is known about each host, are shared by all of them. A Poller may be used by many
 // goroutines.
 //
-// A job whose deadline has passed is dropped and counted, never polled late. A job for
+// Stragglers come out with the next Apply or Tick of their lane. A flow ticks once a
+// second unless it is told to do so more often: kemi.TickEvery(100*time.Millisecond) is
+// good for a poll flow, and costs next to nothing.
+//
+// A job whose deadline has passed is dropped, counted and logged, never polled late. A job for
 // a host that is being polled already joins that poll: the host is not asked twice at
 // once, and the result goes to the lane that asked last. A job that can never be
 // polled (no target, an unknown profile or credential) is refused, with a permanent
