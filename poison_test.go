@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/kemi-go/kemi"
 )
@@ -215,4 +217,75 @@ func TestALetterThatIsRefusedForGoodIsDropped(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestAMarkAroundTheLettersThatFailedIsKept shows that dead letters speak to a flow as
+// any sink does: a mark around a Partial is about all that it lists.
+func TestAMarkAroundTheLettersThatFailedIsKept(t *testing.T) {
+	const later = 30 * time.Second
+	for name, c := range map[string]struct {
+		mark          func(error) error
+		dead, dropped uint64
+		after         time.Duration // the letters that failed come again
+	}{
+		"permanent":   {kemi.Permanent, 3, 2, 0},
+		"retry after": {func(err error) error { return kemi.RetryAfter(err, later) }, 5, 0, later},
+		"both, wrapped": {func(err error) error {
+			return fmt.Errorf("archive: %w", kemi.RetryAfter(fmt.Errorf("disk: %w", kemi.Permanent(err)), later))
+		}, 3, 2, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var sizes []int
+				began := time.Now()
+				s := runPipeline(t, &kemi.Pipeline{
+					Flows: []*kemi.Flow{kemi.Connect("f", once(items(0, 5)), kemi.SinkFunc[item](func(_ context.Context, b []item) error {
+						fs := make([]kemi.Failure, len(b))
+						for i := range fs {
+							fs[i] = kemi.Failure{Index: i, Err: kemi.Permanent(errors.New("malformed"))}
+						}
+						return kemi.Partial(b, fs...)
+					}), fast())},
+					DeadLetters: kemi.SinkFunc[kemi.DeadLetter](func(_ context.Context, b []kemi.DeadLetter) error {
+						if sizes = append(sizes, len(b)); len(sizes) > 1 {
+							return nil
+						}
+						return c.mark(kemi.Partial(b, kemi.Failure{Index: 1, Err: errDown}, kemi.Failure{Index: 4, Err: errDown}))
+					}),
+				})[0]
+				if s.Dead != c.dead || s.Dropped != c.dropped || s.Done != 5 {
+					t.Errorf("the letters came as %v, ledger %+v", sizes, s)
+				}
+				if d := time.Since(began); d != c.after {
+					t.Errorf("it took %v, want %v", d, c.after)
+				}
+			})
+		})
+	}
+}
+
+// TestTheLedgerBalancesWhenARefusalCannotBeBuried has a sink that stored some of a
+// batch, refused another for good and may take the rest later, and dead letters that
+// are down until the deadline: all that is not stored is given up, and counted.
+func TestTheLedgerBalancesWhenARefusalCannotBeBuried(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		to := kemi.SinkFunc[item](func(_ context.Context, b []item) error {
+			return kemi.Partial(b, kemi.Failure{Index: 1, Err: kemi.Permanent(errDown)},
+				kemi.Failure{Index: 2, Err: errDown}, kemi.Failure{Index: 3, Err: errDown}, kemi.Failure{Index: 4, Err: errDown})
+		})
+		src := source(func(ctx context.Context, out kemi.Sink[item]) {
+			c, cancel := context.WithTimeout(ctx, time.Second)
+			defer cancel()
+			if err := out.Write(c, items(0, 10)); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("Write: %v", err)
+			}
+		})
+		s := runPipeline(t, &kemi.Pipeline{
+			Flows:       []*kemi.Flow{kemi.Connect("f", src, to)},
+			DeadLetters: kemi.SinkFunc[kemi.DeadLetter](func(context.Context, []kemi.DeadLetter) error { return errDown }),
+		})[0]
+		if s.Written != 6 || s.Abandoned != 4 || s.Dead != 0 || s.Failed != 10 {
+			t.Errorf("ledger %+v, want 6 written and 4 abandoned", s)
+		}
+	})
 }

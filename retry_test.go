@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"testing"
@@ -398,4 +399,55 @@ func TestALongOutageIsToldAgain(t *testing.T) {
 		}
 		_ = stop()
 	})
+}
+
+// TestALongOutageIsToldOnce although what is said of it changes with every batch, and
+// has more than one cause.
+func TestALongOutageIsToldOnce(t *testing.T) {
+	n := 0
+	for name, c := range map[string]struct {
+		err  func(b []item) error
+		most int // lines in five minutes
+	}{
+		"of the records, by number": {func(b []item) error {
+			fs := make([]kemi.Failure, len(b))
+			for i := range fs {
+				fs[i] = kemi.Failure{Index: i, Err: errDown}
+			}
+			return fmt.Errorf("bulk: %w", kemi.Partial(b, fs...))
+		}, 12},
+		"of the batch, by its size": {func(b []item) error { return fmt.Errorf("write %d records: %w", len(b), errDown) }, 12},
+		"joined": {func(b []item) error {
+			return errors.Join(fmt.Errorf("east, %d records: %w", len(b), errDown), fmt.Errorf("west, %d records: %w", len(b), io.EOF))
+		}, 12},
+		"by turns": {func([]item) error {
+			n++
+			return []error{errDown, io.EOF}[n%2]
+		}, 24},
+		"a new one every time": {func([]item) error {
+			n++
+			return fmt.Errorf("request %d failed", n)
+		}, 8 * 12},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				core, logs := observer.New(zap.InfoLevel)
+				src := source(func(ctx context.Context, out kemi.Sink[item]) {
+					for size := 1; ctx.Err() == nil; size = size%12 + 1 { // a push that gives up after a second
+						c, cancel := context.WithTimeout(ctx, time.Second)
+						_ = out.Write(c, items(0, size))
+						cancel()
+					}
+				})
+				to := kemi.SinkFunc[item](func(_ context.Context, b []item) error { return c.err(b) })
+				p := &kemi.Pipeline{Flows: []*kemi.Flow{kemi.Connect("f", src, to)}, Logger: zap.New(core)}
+				stop := background(p)
+				time.Sleep(5*time.Minute - time.Second)
+				if n := logs.FilterMessage("the sink failed").Len(); n < 8 || n > c.most {
+					t.Errorf("%d lines in five minutes, want at most %d", n, c.most)
+				}
+				_ = stop()
+			})
+		})
+	}
 }

@@ -57,7 +57,7 @@ func New[In, Out any](s *Spec[In, Out]) Flow {
 	s.TickEvery = cmp.Or(max(s.TickEvery, 0), time.Second)
 	f := &flow[In, Out]{
 		Spec:    s,
-		journal: &journal{log: zap.NewNop(), said: map[string]line{}},
+		journal: &journal{log: zap.NewNop(), said: map[string]*line{}},
 		first:   cmp.Or(s.Via, s.To),
 		epoch:   time.Now(),
 		workers: map[*worker[In, Out]]struct{}{},
