@@ -164,7 +164,11 @@ func (r *rule) instances(res prom.Vector, t millis) (map[kemi.Labels]*instance, 
 				set = append(set, kemi.Label{Name: l.Name, Value: l.Value})
 			}
 		})
-		set = append(r.expand(set, r.labels, &d), kemi.Label{Name: labels.AlertName, Value: r.name})
+		set = r.expand(set, r.labels, &d)
+		if err := r.scope.over(); err != nil && slices.ContainsFunc(r.labels, func(t text) bool { return t.tmpl != nil }) {
+			return nil, err // the labels would be those of another alert
+		}
+		set = append(set, kemi.Label{Name: labels.AlertName, Value: r.name})
 		key := kemi.NewLabels(set...)
 		if now[key] != nil {
 			return nil, errSameLabels

@@ -43,6 +43,9 @@
 //     and line. So are a label that depends on the value, an @ with a fixed time, a
 //     look-back beyond Config.MaxLookback, and a query in a template whose metric is
 //     not known when the file is read.
+//   - A template ends: a range over a number and a template that calls itself are
+//     errors, a text has 64 kB and 100 000 rounds at most, printf takes no * for a
+//     width, and all templates of a rule share its Config.Timeout.
 //   - Two alerts with the same name and the same labels in one group are refused:
 //     they could not be told apart.
 //   - limit keeps the alerts and series that are there, lets new ones in up to the

@@ -159,13 +159,17 @@ func (r *Rules) schedule(g *group, due millis) {
 func (r *Rules) evaluate(ctx context.Context, dst []kemi.Alert, g *group, t millis) ([]kemi.Alert, bool) {
 	at := t - g.queryOffset.Milliseconds()
 	r.scope.now = t
-	r.scope.query = func(expr string) (vector, error) {
-		v, err := r.query(ctx, expr, t)
-		return points(v), err
-	}
 	for _, x := range g.rules {
-		res, err := r.query(ctx, x.expr, at)
+		// The expression and the templates share one Timeout.
+		limited, cancel := context.WithTimeout(ctx, r.conf.Timeout)
+		r.scope.begin(limited.Err)
+		r.scope.query = func(expr string) (vector, error) {
+			v, err := r.query(limited, expr, t)
+			return points(v), err
+		}
+		res, err := r.query(limited, x.expr, at)
 		if ctx.Err() != nil {
+			cancel()
 			return dst, false
 		}
 		x.evaluations++
@@ -191,6 +195,7 @@ func (r *Rules) evaluate(ctx context.Context, dst []kemi.Alert, g *group, t mill
 			err = errors.Join(err, fmt.Errorf("more than %d alerts or series, the limit of the group: %d were left out", g.limit, left))
 		}
 		r.note(x, err)
+		cancel()
 	}
 	return dst, true
 }

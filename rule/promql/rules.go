@@ -60,7 +60,7 @@ type Config struct {
 	MaxSeries int
 	// MaxSamples is how many samples one expression may load. Default: 20 000 000.
 	MaxSamples int
-	// Timeout is how long one expression may take. It is measured with a real clock, and
+	// Timeout is how long one evaluation of a rule may take, its templates included. It is measured with a real clock, and
 	// is the one thing that may make two runs differ. Default: 30 s.
 	Timeout time.Duration
 

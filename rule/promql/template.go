@@ -27,6 +27,8 @@ const maxText = 64 << 10
 type scope struct {
 	query          func(expr string) (vector, error)
 	now            millis
+	stop           func() error // what ends the evaluation, if it has to end
+	steps          int          // of the text being written
 	externalURL    *url.URL
 	externalLabels map[string]string
 }
@@ -34,6 +36,7 @@ type scope struct {
 // text is a label or annotation of an alerting rule.
 type text struct {
 	name, source string
+	scope        *scope
 	tmpl         *template.Template // nil: the source is the text
 }
 
@@ -59,7 +62,7 @@ const definitions = "{{$labels := .Labels}}{{$externalLabels := .ExternalLabels}
 // newText parses a label or annotation. The queries in it are returned as
 // expressions, so that the store holds what they select.
 func newText(sc *scope, name, source string) (text, []string, error) {
-	x := text{name: name, source: source}
+	x := text{name: name, source: source, scope: sc}
 	if !strings.Contains(source, "{{") {
 		return x, nil, nil
 	}
@@ -79,7 +82,7 @@ func newText(sc *scope, name, source string) (text, []string, error) {
 		}
 		queries = append(queries, q...)
 	}
-	return x, queries, nil
+	return x, queries, sc.bound(t)
 }
 
 // usesValue says whether the text depends on the value of the alert.
@@ -109,6 +112,10 @@ func (x *text) expand(d *data) (string, error) {
 		return x.source, nil
 	}
 	var w limited
+	x.scope.steps = 0
+	if err := x.scope.over(); err != nil {
+		return "<error expanding template: " + err.Error() + ">", err
+	}
 	if err := x.tmpl.Execute(&w, d); err != nil {
 		err = fmt.Errorf("template of %s: %s", x.name, strings.TrimPrefix(err.Error(), "template: "))
 		return "<error expanding template: " + err.Error() + ">", err
@@ -121,7 +128,7 @@ type limited struct{ strings.Builder }
 
 func (l *limited) Write(b []byte) (int, error) {
 	if l.Len()+len(b) > maxText {
-		return 0, fmt.Errorf("the text is longer than %d bytes", maxText)
+		return 0, errText
 	}
 	return l.Builder.Write(b)
 }
@@ -149,7 +156,6 @@ func walk(n parse.Node, visit func(parse.Node)) {
 		return
 	case *parse.RangeNode:
 		branch(&n.BranchNode)
-		return
 	case *parse.WithNode:
 		branch(&n.BranchNode)
 		return
@@ -157,7 +163,6 @@ func walk(n parse.Node, visit func(parse.Node)) {
 		if n.Pipe != nil {
 			walk(n.Pipe, visit)
 		}
-		return
 	case *parse.PipeNode:
 		visit(n)
 		for _, c := range n.Cmds {
@@ -271,28 +276,29 @@ func (sc *scope) functions() template.FuncMap {
 			slices.SortStableFunc(v, func(a, b *point) int { return cmp.Compare(a.Labels[name], b.Labels[name]) })
 			return v
 		},
-		"args": func(args ...any) map[string]any {
+		"args": func(args ...any) (map[string]any, error) {
 			m := map[string]any{}
 			for i, a := range args {
 				m["arg"+strconv.Itoa(i)] = a
 			}
-			return m
+			return m, weighAll(args)
 		},
-		"match": regexp.MatchString,
-		"reReplaceAll": func(pattern, repl, s string) (string, error) {
-			re, err := regexp.Compile(pattern)
-			if err != nil {
-				return "", err
-			}
-			return re.ReplaceAllString(s, repl), nil
+		"match": func(p, s string) (bool, error) {
+			re, err := sc.pattern(p, s)
+			return err == nil && re.MatchString(s), err
 		},
-		"title":              title,
-		"toUpper":            strings.ToUpper,
-		"toLower":            strings.ToLower,
+		"reReplaceAll": sc.reReplaceAll,
+		// Those of text/template, with an end.
+		"printf": printf, "print": bounded(fmt.Sprint), "println": bounded(fmt.Sprintln),
+		"html": bounded(template.HTMLEscaper), "js": bounded(template.JSEscaper), "urlquery": bounded(template.URLQueryEscaper),
+		stepName:             sc.step,
+		"title":              boundedString(title),
+		"toUpper":            boundedString(strings.ToUpper),
+		"toLower":            boundedString(strings.ToLower),
 		"safeHtml":           func(s string) string { return s }, // an alert is no web page
-		"urlQueryEscape":     url.QueryEscape,
-		"graphLink":          func(expr string) string { return "/graph?g0.expr=" + url.QueryEscape(expr) + "&g0.tab=0" },
-		"tableLink":          func(expr string) string { return "/graph?g0.expr=" + url.QueryEscape(expr) + "&g0.tab=1" },
+		"urlQueryEscape":     boundedString(url.QueryEscape),
+		"graphLink":          boundedString(func(expr string) string { return "/graph?g0.expr=" + url.QueryEscape(expr) + "&g0.tab=0" }),
+		"tableLink":          boundedString(func(expr string) string { return "/graph?g0.expr=" + url.QueryEscape(expr) + "&g0.tab=1" }),
 		"pathPrefix":         func() string { return sc.externalURL.Path },
 		"externalURL":        func() string { return sc.externalURL.String() },
 		"stripPort":          stripPort,

@@ -86,6 +86,101 @@ func TestATemplateIsBounded(t *testing.T) {
 	}
 }
 
+func TestATemplateWithoutAnEndIsRefused(t *testing.T) {
+	for source, want := range map[string]string{
+		`{{ range 3000000000 }}{{ end }}`:                                                                               "range over a number",
+		`{{ define "a" }}{{ template "a" }}{{ end }}{{ template "a" }}`:                                                 `template "a" calls itself`,
+		`{{ define "a" }}{{ if true }}{{ template "b" }}{{ end }}{{ end }}{{ define "b" }}{{ template "a" }}{{ end }}x`: "calls itself",
+	} {
+		_, err := newReader("r.yml").read([]byte("groups:\n- name: g\n  rules:\n  - alert: A\n    expr: up\n    annotations:\n      s: '" + source + "'\n"))
+		if err == nil || !strings.Contains(err.Error(), "r.yml:7: ") || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", source, err)
+		}
+	}
+}
+
+// TestEveryTemplateEnds expands texts that would take hours or all memory.
+func TestEveryTemplateEnds(t *testing.T) {
+	calls := `{{ define "x0" }}{{ end }}`
+	for i := range 40 {
+		calls += fmt.Sprintf(`{{ define "x%d" }}{{ template "x%d" }}{{ template "x%d" }}{{ end }}`, i+1, i, i)
+	}
+	double := func(call string) string {
+		return `{{ $x := "aaaaaaaa%&<" }}{{ range $i := len "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa" }}{{ $x = ` + call + ` }}{{ end }}{{ len $x }}`
+	}
+	texts := []string{
+		`{{ $n := 3000000000 }}{{ range $n }}{{ end }}`, `{{ range (3000000000) }}{{ end }}`, `{{ range (toTime 1e9).UnixNano }}{{ end }}`,
+		`{{ $n := 300000 }}{{ range $n }}{{ range $n }}{{ end }}{{ end }}`, calls + `{{ template "x40" }}`,
+		double(`printf "%s%s" $x $x`), double(`print $x $x`), double(`println $x $x`), double(`html $x $x $x`), double(`js $x $x $x`), double(`urlquery $x $x`),
+		double(`urlQueryEscape $x`) + strings.Repeat(`{{ $x = graphLink (printf "%s%s" $x $x) }}`, 40), double(`args $x $x`), double(`reReplaceAll ".*" "$0$0" $x`), double(`reReplaceAll "" "aaaaaaaaaaaaaa" $x`),
+		strings.Repeat(`{{ $y := printf "%999999d%999999d" 1 1 }}`, 1000), `{{ printf "%*d" 1000000 1 }}`, `{{ printf "%[1]s%[1]s" "x" }}`, `{{ printf "%.999999f" 1.0 }}`,
+		`{{ match "` + strings.Repeat("x{1000}", 100) + `" (printf "%60000d" 1) }}`, `{{ match "` + strings.Repeat("x", maxPattern+1) + `" "x" }}`,
+	}
+	for _, source := range texts {
+		x, _, err := newText(&scope{}, "n", source)
+		if err != nil {
+			t.Errorf("%.80s: %v", source, err)
+			continue
+		}
+		if s, err := x.expand(&data{}); err == nil || len(s) > 5000 {
+			t.Errorf("%.80s: %d bytes, %.200v", source, len(s), err)
+		}
+	}
+}
+
+// TestTemplatesShareTheTimeout has a thousand alerts with a text that does as much as
+// it may: the alerts are told, and the flow is not held up.
+func TestTemplatesShareTheTimeout(t *testing.T) {
+	for _, stopped := range []bool{false, true} {
+		b := newBench(t, `
+groups:
+- name: g
+  interval: 5s
+  rules:
+  - {alert: Hot, expr: cpu > 90, annotations: {s: '{{ $n := 300 }}{{ range $n }}{{ range $n }}{{ $x := printf "%30000d" 1 }}{{ end }}{{ end }}'}}
+`, func(c *Config) {
+			if !stopped {
+				c.Timeout = 100 * time.Millisecond
+			}
+		})
+		for i := range 1000 {
+			b.feed(gauge("cpu", 100, "host", fmt.Sprintf("web%03d", i)))
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		if stopped {
+			time.AfterFunc(100*time.Millisecond, cancel)
+		}
+		begin := time.Now()
+		b.now = b.now.Add(time.Second)
+		told, err := b.rules.Tick(ctx, nil, b.now)
+		cancel()
+		if took := time.Since(begin); took > 20*time.Second {
+			t.Errorf("a tick took %v", took)
+		}
+		if stopped && len(told) == 0 {
+			continue // it was stopped before the rule was judged
+		}
+		if err != nil || len(told) != 1000 || !strings.Contains(told[999].Annotations.Get("s"), "take too long") {
+			t.Fatalf("%d told, %v", len(told), err)
+		}
+	}
+}
+
+func TestALabelThatTakesTooLongMakesNoOtherAlert(t *testing.T) {
+	b := newBench(t, `
+groups:
+- name: g
+  interval: 5s
+  rules:
+  - {alert: Hot, expr: cpu > 90, labels: {s: '{{ $n := 300 }}{{ range $n }}{{ range $n }}{{ $x := printf "%30000d" 1 }}{{ end }}{{ end }}'}}
+`, func(c *Config) { c.Timeout = 20 * time.Millisecond })
+	b.run(5*time.Second, every(5*time.Second, "cpu", between(0, time.Hour), "web1"))
+	b.want()
+	if s := b.rules.Status().Groups[0].Rules[0]; !strings.Contains(s.Error, "take too long") || s.Pending+s.Firing != 0 {
+		t.Fatalf("%+v", s)
+	}
+}
+
 func TestAnAlertWithABadTemplateIsToldAllTheSame(t *testing.T) {
 	b := newBench(t, `
 groups:
