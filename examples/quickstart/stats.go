@@ -113,7 +113,7 @@ func newStats(ctx context.Context, cfg *config, scr *screen, logger *zap.Logger)
 		Name: "stats",
 		Flows: []*kemi.Flow{
 			kemi.Connect("schedule", schedule, jobs),
-			kemi.Pipe("poll", jobs.Group("poll"), poller, raw),
+			kemi.Pipe("poll", jobs.Group("poll"), poller, raw, kemi.TickEvery(100*time.Millisecond)), // stragglers soon
 			kemi.Pipe("calculate", raw.Group("calculate"), transform.Then(rates, formulas), metrics),
 			kemi.Connect("store", metrics.Group("store"), store),
 			kemi.Pipe("judge", metrics.All("judge"), rules, alerts),
