@@ -124,6 +124,86 @@ func TestRunSaysWhatItLeft(t *testing.T) {
 	}
 }
 
+// A batch that was refused just before the stop is written once more: what was wrong
+// may have passed, and there is no later. After that the partition is left.
+func TestStopTriesARefusedBatchOnceMore(t *testing.T) {
+	for _, passes := range []bool{true, false} {
+		t.Run(fmt.Sprintf("passes=%v", passes), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				topic := lines(t, memory.Config[kemi.Log]{Partitions: 1})
+				g := topic.Group("g")
+				write(t, topic, line("web1", 0), line("web1", 1))
+				down := errors.New("store is down")
+				calls := 0
+				ctx, cancel := context.WithCancel(t.Context())
+				ended := make(chan error)
+				go func() {
+					ended <- g.Run(ctx, kemi.SinkFunc[kemi.Log](func(context.Context, []kemi.Log) error {
+						if calls++; calls == 1 || !passes {
+							return down
+						}
+						return nil
+					}))
+				}()
+				synctest.Wait() // the lane waits to write again
+				cancel()
+				err := <-ended
+				waiting := topic.Stats().Readers[0].Waiting
+				if passes && (err != nil || waiting != 0) || !passes && (!errors.Is(err, down) || waiting != 2) || calls != 2 {
+					t.Errorf("%d Writes, %d records wait, Run returned %v", calls, waiting, err)
+				}
+			})
+		})
+	}
+}
+
+// A Write that is cut off because its partition moves is no failure of the member: the
+// next owner has the batch, and the member stops in peace.
+func TestAMoveIsNoFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		topic := lines(t, memory.Config[kemi.Log]{Partitions: 2})
+		g := topic.Group("g")
+		for i := range 20 { // both partitions
+			write(t, topic, line(fmt.Sprint("web", i), i))
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		free := make(chan struct{})
+		var cut, got atomic.Int64
+		go func() {
+			ended <- g.Run(ctx, kemi.SinkFunc[kemi.Log](func(ctx context.Context, batch []kemi.Log) error {
+				select {
+				case <-ctx.Done():
+					cut.Add(1)
+					return ctx.Err()
+				case <-free:
+					got.Add(int64(len(batch)))
+					return nil
+				}
+			}))
+		}()
+		synctest.Wait()
+		go func() {
+			ended <- g.Run(ctx, kemi.SinkFunc[kemi.Log](func(_ context.Context, batch []kemi.Log) error {
+				got.Add(int64(len(batch)))
+				return nil
+			}))
+		}()
+		time.Sleep(10 * time.Second)
+		close(free)
+		synctest.Wait()
+		cancel()
+		for range 2 {
+			if err := <-ended; err != nil {
+				t.Errorf("Run returned %v", err)
+			}
+		}
+		if cut.Load() != 1 || got.Load() != 20 {
+			t.Errorf("%d Writes were cut off, 20 records came as %d", cut.Load(), got.Load())
+		}
+	})
+}
+
 // A hard stop reaches a Write that waits for room.
 func TestHardStopEndsAWaitingWrite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
