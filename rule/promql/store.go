@@ -31,6 +31,7 @@ type store struct {
 
 	index  atomic.Pointer[index] // replaced as a whole by a new plan
 	plans  sync.Mutex            // one new plan or sweep at a time
+	intake sync.RWMutex          // held to read by ingest, so that no metric it has found is dropped under it
 	series atomic.Int64
 
 	base   atomic.Int64 // the next evaluation: retention counts back from here
@@ -55,13 +56,13 @@ type index struct {
 	names map[string]*metric
 	loose []*want // selectors that do not say one name
 
-	cached  atomic.Int64
+	misses  atomic.Int64
 	byLoose sync.Map // name → *metric or nil, of what loose selectors choose
 }
 
-// maxCached bounds the names remembered for loose selectors. Further names are
-// matched each time.
-const maxCached = 1 << 17
+// maxMisses bounds the names remembered that no loose selector chooses. Further
+// names are matched each time. A sweep forgets them all when they are that many.
+const maxMisses = 1 << 17
 
 // metric is the series of one name.
 type metric struct {
@@ -105,17 +106,20 @@ func (s *store) find(ix *index, name string) *metric {
 	if m, ok := ix.byLoose.Load(name); ok {
 		return m.(*metric)
 	}
-	if ix.cached.Load() >= maxCached {
-		return nil
-	}
 	m := newMetric(name)
 	if !m.choose(ix.loose) {
-		m = nil
+		if ix.misses.Load() < maxMisses {
+			if _, loaded := ix.byLoose.LoadOrStore(name, (*metric)(nil)); !loaded {
+				ix.misses.Add(1)
+			}
+		}
+		return nil
 	}
-	got, loaded := ix.byLoose.LoadOrStore(name, m)
-	if !loaded {
-		ix.cached.Add(1)
+	if s.series.Load() >= int64(s.maxSeries) { // it could not hold any
+		s.refused.Add(1)
+		return nil
 	}
+	got, _ := ix.byLoose.LoadOrStore(name, m)
 	return got.(*metric)
 }
 
@@ -145,6 +149,8 @@ func (m *metric) choose(wants []*want) bool {
 func (s *store) plan(p *plan) {
 	s.plans.Lock()
 	defer s.plans.Unlock()
+	s.intake.Lock()
+	defer s.intake.Unlock()
 	old := s.index.Load()
 	ix := &index{names: make(map[string]*metric, len(p.names)), loose: p.loose}
 	carry := func(m *metric) {
@@ -162,7 +168,6 @@ func (s *store) plan(p *plan) {
 			ix.names[m.name] = m
 		} else {
 			ix.byLoose.Store(m.name, m)
-			ix.cached.Add(1)
 		}
 	}
 	for _, m := range s.metrics(old) {
@@ -230,25 +235,33 @@ func (s *store) from(m *metric) int64 { return s.base.Load() - m.keep.Load() }
 func (s *store) sweep() {
 	s.plans.Lock()
 	defer s.plans.Unlock()
-	left := 0
-	for _, m := range s.metrics(s.index.Load()) {
+	ix := s.index.Load()
+	for _, m := range s.metrics(ix) {
 		from := s.from(m)
-		m.drop(func(x *series) bool {
+		s.series.Add(-int64(m.drop(func(x *series) bool {
 			x.ring.trim(from)
 			x.ring.shrink()
-			if x.ring.n > 0 {
-				left++
-			}
 			return x.ring.n == 0
-		})
+		})))
 	}
-	// Counted anew: what was ingested by an old plan while a new one came may have been
-	// counted and forgotten.
-	s.series.Store(int64(left))
+	s.intake.Lock()
+	defer s.intake.Unlock()
+	full := ix.misses.Load() >= maxMisses
+	ix.byLoose.Range(func(name, v any) bool {
+		if m := v.(*metric); m == nil && full || m != nil && len(m.byHash) == 0 {
+			ix.byLoose.Delete(name)
+		}
+		return true
+	})
+	if full {
+		ix.misses.Store(0)
+	}
 }
 
 // ingest takes in metrics. It never fails: what cannot be used is counted.
 func (s *store) ingest(batch []kemi.Metric) {
+	s.intake.RLock()
+	defer s.intake.RUnlock()
 	ix := s.index.Load()
 	limit := s.now.Load() + s.ahead
 	floor := s.floor.Load()

@@ -135,6 +135,81 @@ func TestIngestMeetsEvaluation(t *testing.T) {
 	}
 }
 
+// TestSeriesAreCountedThroughReloads reloads while metrics come in: in the end no
+// rule selects them, and none are counted.
+func TestSeriesAreCountedThroughReloads(t *testing.T) {
+	rules := func(expr string) []byte {
+		return []byte(`{groups: [{name: g, interval: 5s, rules: [{alert: A, expr: '` + expr + `'}]}]}`)
+	}
+	b := newBench(t, string(rules("cpu")))
+	ctx := t.Context()
+	for round := range 20 {
+		var lanes sync.WaitGroup
+		for lane := range 4 {
+			lanes.Go(func() {
+				for i := range 300 {
+					at := epoch.Add(time.Duration(i) * 10 * time.Millisecond)
+					host := kemi.LabelsOf("host", fmt.Sprint(round, lane, i))
+					_, _ = b.rules.Apply(ctx, nil, []kemi.Metric{kemi.Gauge("cpu", host, at, 1), kemi.Gauge(fmt.Sprint("m", i), host, at, 1)})
+				}
+			})
+		}
+		for i := range 10 {
+			expr := []string{"cpu", "mem", `{__name__=~"m[0-9]+"}`}[i%3]
+			if err := b.rules.reload(map[string][]byte{"r.yml": rules(expr)}, nil); err != nil {
+				t.Fatal(err)
+			}
+			b.rules.store.sweep()
+		}
+		lanes.Wait()
+		if err := b.rules.reload(map[string][]byte{"r.yml": rules("other")}, nil); err != nil {
+			t.Fatal(err)
+		}
+		if s := b.rules.Status().Store; s.Series != 0 {
+			t.Fatalf("%d series are counted and none are held", s.Series)
+		}
+	}
+}
+
+func TestALooseSelectorSeesANameAfterAnyNumberOfOthers(t *testing.T) {
+	b := newBench(t, `{groups: [{name: g, interval: 5s, rules: [{alert: Hot, expr: '{__name__=~"cpu.*"} > 90'}]}]}`)
+	b.now = b.now.Add(time.Second)
+	junk := func() {
+		var ms []kemi.Metric
+		for i := range maxMisses + 10 {
+			ms = append(ms, gauge(fmt.Sprint("junk_", i), 1))
+		}
+		b.feed(ms...)
+	}
+	junk()
+	b.run(10*time.Second, every(5*time.Second, "cpu_new", between(0, time.Hour), "web1"))
+	b.want("5 Hot firing web1")
+	ix := b.rules.store.index.Load()
+	cached := func() (n int) {
+		ix.byLoose.Range(func(any, any) bool { n++; return true })
+		return n
+	}
+	if n := cached(); n > maxMisses+1 {
+		t.Fatalf("%d names are remembered", n)
+	}
+	// They are forgotten with the next sweeps, and so is a metric without series.
+	b.run(10*time.Minute, nil)
+	if n := cached(); n > 2 || ix.misses.Load() > 2 { // ALERTS and ALERTS_FOR_STATE
+		t.Fatalf("%d names are remembered, %d misses", n, ix.misses.Load())
+	}
+}
+
+func TestNamesOfRefusedSeriesAreNotHeld(t *testing.T) {
+	b := newBench(t, `{groups: [{name: g, interval: 5s, rules: [{alert: Hot, expr: '{__name__=~"cpu.*"} > 90'}]}]}`,
+		func(c *Config) { c.MaxSeries = 10 })
+	for i := range 100 {
+		b.feed(gauge(fmt.Sprint("cpu_", i), 1))
+	}
+	if s := b.rules.Status().Store; s.Series != 10 || s.Refused != 90 || len(b.rules.store.metrics(b.rules.store.index.Load())) != 10 {
+		t.Fatalf("%+v", s)
+	}
+}
+
 func TestAKnownSeriesCostsNoAllocation(t *testing.T) {
 	r := benchRules(t, `cpu > 90`)
 	batch := hostsBatch(100, "cpu")
