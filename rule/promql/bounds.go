@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"text/template"
 	"text/template/parse"
+
+	"github.com/prometheus/prometheus/promql/parser"
 )
 
 // Limits of what templates may do.
@@ -16,6 +18,54 @@ const (
 	maxPattern = 1 << 10  // bytes of a regular expression
 	maxMatch   = 50 << 20 // states of a regular expression times bytes of the text it looks at
 )
+
+// Limits of an expression. Those who parse, print and evaluate it go through it by
+// calling themselves, and look at each part once for each part around it.
+const (
+	maxDepth     = 200    // of brackets
+	maxOperators = 1000   // + - * / == and so on, signs among them
+	maxRepeats   = 10_000 // sum of the counts in regular expressions, such as x{100}
+)
+
+var repeat = regexp.MustCompile(`\{(\d+)(?:,(\d*))?\}`)
+
+// feasible says whether an expression may be parsed.
+func feasible(expr string) error {
+	depth, operators, repeats := 0, 0, 0
+	lexer := parser.Lex(expr)
+	for {
+		var item parser.Item
+		lexer.NextItem(&item)
+		switch item.Typ {
+		case parser.EOF, parser.ERROR:
+			return nil // the parser tells of it
+		case parser.LEFT_PAREN, parser.LEFT_BRACE, parser.LEFT_BRACKET:
+			if depth++; depth > maxDepth {
+				return fmt.Errorf("brackets are nested deeper than %d", maxDepth)
+			}
+		case parser.RIGHT_PAREN, parser.RIGHT_BRACE, parser.RIGHT_BRACKET:
+			depth--
+		case parser.STRING:
+			if len(item.Val) > maxPattern {
+				return fmt.Errorf("a string has %d bytes, more than the %d it may have", len(item.Val), maxPattern)
+			}
+			for _, m := range repeat.FindAllStringSubmatch(item.Val, -1) {
+				for _, digits := range m[1:] {
+					n, err := strconv.Atoi("0" + digits)
+					if repeats += n; err != nil || repeats > maxRepeats {
+						return fmt.Errorf("regular expressions repeat more than %d times", maxRepeats)
+					}
+				}
+			}
+		default:
+			if item.Typ.IsOperator() {
+				if operators++; operators > maxOperators {
+					return fmt.Errorf("there are more than %d operators: record a part of it", maxOperators)
+				}
+			}
+		}
+	}
+}
 
 // stepName is the name of the function that counts what a template does.
 const stepName = "kemi_step"

@@ -43,6 +43,8 @@
 //     and line. So are a label that depends on the value, an @ with a fixed time, a
 //     look-back beyond Config.MaxLookback, and a query in a template whose metric is
 //     not known when the file is read.
+//   - A file has at most 4 MB and 10 000 rules, a rule 64 labels and 64 annotations, an
+//     expression 200 brackets within each other and 1000 operators, a string in it 1 kB.
 //   - A template ends: a range over a number and a template that calls itself are
 //     errors, a text has 64 kB and 100 000 rounds at most, printf takes no * for a
 //     width, and all templates of a rule share its Config.Timeout.

@@ -164,6 +164,9 @@ func (r *Rules) evaluate(ctx context.Context, dst []kemi.Alert, g *group, t mill
 		limited, cancel := context.WithTimeout(ctx, r.conf.Timeout)
 		r.scope.begin(limited.Err)
 		r.scope.query = func(expr string) (vector, error) {
+			if err := feasible(expr); err != nil {
+				return nil, err
+			}
 			v, err := r.query(limited, expr, t)
 			return points(v), err
 		}

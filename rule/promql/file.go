@@ -20,11 +20,14 @@ import (
 
 // Limits of what a rule file may hold.
 const (
-	maxFile   = 4 << 20  // bytes
-	maxExpr   = 64 << 10 // bytes of one expression, label or annotation
-	maxRules  = 10_000   // in one file
-	maxErrors = 20       // told of one file
-	maxMerged = 2 * 1000 // keys and values that << brings to one mapping
+	maxFile    = 4 << 20     // bytes
+	maxExpr    = 64 << 10    // bytes of one expression, label or annotation
+	maxRules   = 10_000      // in one file
+	maxErrors  = 20          // told of one file
+	maxLabels  = 64          // of one rule, and as many annotations
+	maxWritten = 4 * maxFile // bytes of expressions, labels and annotations, when aliases and the labels of groups are written out
+	maxFlaws   = 1000        // after which the rest of a file is not read
+	maxMerged  = 2 * 1000    // keys and values that << brings to one mapping
 )
 
 // groupSpec and ruleSpec are what a rule file says.
@@ -64,6 +67,8 @@ type reader struct {
 	lookback time.Duration
 	longest  time.Duration // look-back of a selector
 	rules    int
+	bytes    int
+	stopped  bool // it is too much, and has been said to be
 	errs     []flaw
 }
 
@@ -85,6 +90,23 @@ func (r *reader) fail(at place, format string, args ...any) {
 		where += at.what + ": "
 	}
 	r.errs = append(r.errs, flaw{at.line, fmt.Errorf("%s%w", where, fmt.Errorf(format, args...))})
+	r.stopped = r.stopped || len(r.errs) >= maxFlaws
+}
+
+// stop is fail for what makes reading on futile.
+func (r *reader) stop(at place, format string, args ...any) {
+	if !r.stopped {
+		r.fail(at, format, args...)
+		r.stopped = true
+	}
+}
+
+// take counts a text that is about to be parsed.
+func (r *reader) take(at place, s string) bool {
+	if r.bytes += len(s); r.bytes > maxWritten {
+		r.stop(at, "written out, the expressions, labels and annotations have more than %d bytes: cut the file in several", maxWritten)
+	}
+	return !r.stopped
 }
 
 func (at place) in(format string, args ...any) place {
@@ -152,13 +174,16 @@ func (r *reader) document(content []byte) []*groupSpec {
 		r.fail(top, "the file has no rule groups")
 	}
 	var groups []*groupSpec
+	names := map[string]bool{}
 	for _, n := range list {
+		if r.stopped {
+			break
+		}
 		if g := r.group(n); g != nil {
-			for _, other := range groups {
-				if other.name == g.name {
-					r.fail(place{line: n.Line}, "group %q stands twice in this file", g.name)
-				}
+			if names[g.name] {
+				r.fail(place{line: n.Line}, "group %q stands twice in this file", g.name)
 			}
+			names[g.name] = true
 			groups = append(groups, g)
 		}
 	}
@@ -191,8 +216,10 @@ func (r *reader) group(n *yaml.Node) *groupSpec {
 	common := r.strings(at, f["labels"], "labels")
 	seen := map[string]int{}
 	for _, rn := range r.list(at, f["rules"], "rules") {
-		if r.rules++; r.rules == maxRules+1 {
-			r.fail(at.on(rn), "the file has more than %d rules: cut it in several", maxRules)
+		if r.rules++; r.rules > maxRules {
+			r.stop(at.on(rn), "the file has more than %d rules: cut it in several", maxRules)
+		}
+		if r.stopped {
 			return nil
 		}
 		x := r.rule(at.on(rn), rn, common)
@@ -254,10 +281,18 @@ func (r *reader) rule(at place, n *yaml.Node, common []pair) *ruleSpec {
 		x.needs = r.expression(at.in("expr"), e, x.expr)
 	}
 	own := r.strings(at, f["labels"], "labels")
+	has := map[string]bool{}
+	for _, p := range own {
+		has[p.name] = true
+	}
 	for _, p := range common { // the rule's labels stand over the group's
-		if !slices.ContainsFunc(own, func(o pair) bool { return o.name == p.name }) {
+		if !has[p.name] {
 			own = append(own, p)
 		}
+	}
+	if len(own) > maxLabels {
+		r.fail(at, "the rule has %d labels with those of its group, more than the %d it may have", len(own), maxLabels)
+		return nil
 	}
 	slices.SortFunc(own, func(a, b pair) int { return cmp.Compare(a.name, b.name) })
 	for _, p := range own {
@@ -292,7 +327,7 @@ func isLogRule(n *yaml.Node) bool {
 }
 
 func (r *reader) text(at place, x *ruleSpec, p pair) text {
-	if !x.alert { // templates are for alerts
+	if !r.take(at, p.value) || !x.alert { // templates are for alerts
 		return text{name: p.name, source: p.value}
 	}
 	t, queries, err := newText(r.scope, p.name, p.value)
@@ -309,7 +344,11 @@ func (r *reader) text(at place, x *ruleSpec, p pair) text {
 // query plans a query in a template. Matchers against what is not known yet are
 // left out, so that more series are held rather than too few.
 func (r *reader) query(at place, q string) []need {
-	expr, err := r.parser.ParseExpr(q)
+	err := feasible(q)
+	var expr parser.Expr
+	if err == nil {
+		expr, err = r.parser.ParseExpr(q)
+	}
 	if err != nil {
 		r.fail(at, "query %q: %w", q, err)
 		return nil
@@ -333,6 +372,13 @@ func (r *reader) expression(at place, n *yaml.Node, expr string) []need {
 		return nil
 	case len(expr) > maxExpr:
 		r.fail(at, "the expression has %d bytes, more than the %d it may have", len(expr), maxExpr)
+		return nil
+	}
+	if !r.take(at, expr) {
+		return nil
+	}
+	if err := feasible(expr); err != nil {
+		r.fail(at, "%w", err)
 		return nil
 	}
 	e, err := r.parser.ParseExpr(expr)
@@ -509,6 +555,10 @@ func (r *reader) strings(at place, n *yaml.Node, what string) []pair {
 		return nil
 	}
 	es := r.entries(at, n, what)
+	if len(es) > 2*maxLabels {
+		r.fail(at.on(n), "there are %d %s, more than %d", len(es)/2, what, maxLabels)
+		return nil
+	}
 	var ps []pair
 	for i := 0; i+1 < len(es); i += 2 {
 		p := pair{es[i].Value, r.scalar(at, es[i+1], what), es[i+1]}

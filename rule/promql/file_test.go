@@ -1,6 +1,7 @@
 package promql
 
 import (
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -132,6 +133,53 @@ func TestPlanHoldsWhatRulesLookBackOn(t *testing.T) {
 			t.Errorf("%s: %v", expr, err)
 		} else if w := newPlan(needs).names["x"]; w.back != want {
 			t.Errorf("%s looks back %v, want %v", expr, w.back, want)
+		}
+	}
+}
+
+// TestHostileFilesAreRefused reads files that are small and mean a lot of work.
+func TestHostileFilesAreRefused(t *testing.T) {
+	lines := func(n int, format string) string {
+		var b strings.Builder
+		for i := range n {
+			fmt.Fprintf(&b, format, i)
+		}
+		return b.String()
+	}
+	expr := func(s string) string { return "groups:\n- name: g\n  rules:\n  - alert: A\n    expr: '" + s + "'\n" }
+	for want, content := range map[string]string{
+		"more than 10000 rules": "groups:\n- name: a\n  rules: &r\n" + lines(6000, "  - {alert: A%d, expr: up}\n") + lines(20_000, "- {name: b%d, rules: *r}\n"),
+		"2000 labels":           "groups:\n- name: a\n  labels:\n" + lines(2000, "    l%d: x\n") + "  rules:\n" + lines(2000, "  - {alert: A%d, expr: up}\n"),
+		"2000 annotations":      "groups:\n- name: a\n  rules:\n  - alert: A\n    expr: up\n    annotations:\n" + lines(2000, "      l%d: x\n"),
+		"80 labels with those":  "groups:\n- name: a\n  labels:\n" + lines(40, "    l%d: x\n") + "  rules:\n  - alert: A\n    expr: up\n    labels:\n" + lines(40, "      m%d: x\n"),
+		"written out":           "groups:\n- name: a\n  labels: {x: '" + strings.Repeat("x", 60_000) + "'}\n  rules:\n" + lines(9000, "  - {record: a%d, expr: up}\n"),
+		"expressions, labels and annotations": "groups:\n- name: a\n  rules:\n  - {alert: A, expr: &e '" + strings.Repeat("up +", 900) + strings.Repeat(" ", 50_000) + "up'}\n" +
+			lines(9000, "  - {alert: A%d, expr: *e}\n"),
+		"and 980 errors more":             "groups:\n- &g {name: a, rules: []}\n" + lines(100_000, "- *g # %d\n"),
+		"nested deeper than 200":          expr(strings.Repeat("(", 30_000) + "up" + strings.Repeat(")", 30_000)),
+		"more than 1000 operators":        expr(strings.Repeat("-", 60_000) + "up"),
+		"operators: record a part":        expr("up" + strings.Repeat("+up", 20_000)),
+		"a string has":                    expr(`up{a=~"` + strings.Repeat("x", 2000) + `"}`),
+		"regular expressions repeat more": expr(strings.Repeat(`up{a=~"`+strings.Repeat("x{1000}", 5)+`"} or `, 5) + "up"),
+		"query \"------":                  "groups:\n- name: g\n  rules:\n  - alert: A\n    expr: up\n    annotations: {s: '{{ query \"" + strings.Repeat("-", 60_000) + "up\" }}'}\n",
+	} {
+		begin := time.Now()
+		_, err := newReader("r.yml").read([]byte(content))
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %.300v", want, err)
+		}
+		if took := time.Since(begin); took > 15*time.Second {
+			t.Errorf("%s: it took %v", want, took)
+		}
+	}
+	// What people may well write is taken.
+	for _, content := range []string{
+		expr(strings.Repeat("(", 100) + "up" + strings.Repeat(")", 100)), expr("up" + strings.Repeat(" or up", 900)),
+		expr(`up{host=~"` + strings.Repeat("web1234|", 100) + `"}`),
+		"groups:\n- name: a\n  labels:\n" + lines(20, "    l%d: x\n") + "  rules:\n" + lines(maxRules, "  - {alert: A%d, expr: up}\n"),
+	} {
+		if _, err := newReader("r.yml").read([]byte(content)); err != nil {
+			t.Errorf("%.60q: %.300v", content, err)
 		}
 	}
 }

@@ -219,3 +219,21 @@ groups:
 		t.Fatalf("%q", s)
 	}
 }
+
+func TestALabelCannotMakeAQueryHuge(t *testing.T) {
+	b := newBench(t, `
+groups:
+- name: g
+  interval: 5s
+  rules:
+  - alert: Hot
+    expr: cpu > 90
+    annotations: {s: '{{ printf "disk{host=\"%s\"}" $labels.host | query }}'}
+`)
+	b.feed(gauge("cpu", 100, "host", `x"}`+strings.Repeat("+disk", 5000)+`+disk{a="`))
+	b.now = b.now.Add(5 * time.Second)
+	b.tick()
+	if len(b.told) != 1 || !strings.Contains(b.told[0].Annotations.Get("s"), "more than 1000 operators") {
+		t.Fatalf("told %.500v", b.told)
+	}
+}
