@@ -213,7 +213,9 @@ func (c *config) check(name string, doc *yaml.Node) error {
 		if err != nil {
 			return wrong("credential %q: %s", []any{k, strings.TrimPrefix(err.Error(), "snmp: DefaultCredential: ")}, "credentials", k)
 		}
-		p.Close()
+		if err := p.Close(); err != nil {
+			return err
+		}
 	}
 	for key, files := range map[string][]string{"target_files": c.TargetFiles, "rules": c.Rules} {
 		for i, f := range files {

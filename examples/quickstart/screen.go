@@ -281,7 +281,7 @@ func (s *screen) frame(now time.Time, width, height int) []string {
 	if len(s.said) > 0 {
 		foot = append(foot, "")
 		for _, l := range s.said {
-			foot = append(foot, wrap(l, width-1, 3)...)
+			foot = append(foot, wrap(l, width-1)...)
 		}
 	}
 	down := 0
@@ -389,10 +389,10 @@ func spark(h history, width int, top float64) string {
 	return string(out)
 }
 
-// wrap breaks a line of plain text at spaces, into at most n lines.
-func wrap(s string, width, n int) []string {
+// wrap breaks a line of plain text at spaces, into at most three lines.
+func wrap(s string, width int) []string {
 	var lines []string
-	for len(lines) < n-1 && utf8.RuneCountInString(s) > width {
+	for len(lines) < 2 && utf8.RuneCountInString(s) > width {
 		head := cut(s, width)
 		if i := strings.LastIndexByte(head, ' '); i > width/2 {
 			head = head[:i]

@@ -119,11 +119,11 @@ func TestJournalSaysWhereWhatAndWhy(t *testing.T) {
 
 func TestWrapKeepsWordsAndWidth(t *testing.T) {
 	text := "WARN store: the sink failed: dial tcp 127.0.0.1:14242: connection refused"
-	lines := wrap(text, 40, 3)
+	lines := wrap(text, 40)
 	if len(lines) != 2 || strings.Join(strings.Fields(strings.Join(lines, " ")), " ") != text {
 		t.Errorf("%q", lines)
 	}
-	if lines := wrap(strings.Repeat("x", 500), 40, 3); len(lines) != 3 || len(lines[0]) != 40 {
+	if lines := wrap(strings.Repeat("x", 500), 40); len(lines) != 3 || len(lines[0]) != 40 {
 		t.Errorf("%q", lines)
 	}
 }

@@ -152,7 +152,7 @@ func newStats(ctx context.Context, cfg *config, scr *screen, logger *zap.Logger)
 		if ctx.Err() != nil {
 			keys = fmt.Sprintf("draining, at most %s; Ctrl-C again stops now", s.pipeline.DrainTimeout)
 		}
-		lines := append([]string{""}, wrap(s.ledger(), width-1, 3)...)
+		lines := append([]string{""}, wrap(s.ledger(), width-1)...)
 		if _, full := s.waiting(); len(full) > 0 {
 			lines = append(lines, red("STANDSTILL ")+strings.Join(full, " ")+" full: what comes before waits, polling and rules too")
 		}
