@@ -69,7 +69,7 @@ func TestNetSNMPTools(t *testing.T) {
 	}
 	walk, err := exec.LookPath("snmpbulkwalk")
 	if err != nil {
-		t.Skip("net-snmp's tools are not installed")
+		missing(t, "net-snmp's tools are not here: install the Debian package snmp")
 	}
 	system := System()
 	a := listen(t, Config{Values: system})
