@@ -130,7 +130,8 @@ func TestIngestMeetsEvaluation(t *testing.T) {
 	lanes.Wait()
 	close(stop)
 	others.Wait()
-	if s := r.Status().Store; s.Seen != 4*300*15 || s.Series != 0 && s.Series > 4*8*2 {
+	// 4 lanes x 7 hosts x 3 names; which rules came last decides how many are held.
+	if s := r.Status().Store; s.Seen != 4*300*15 || s.Series > 4*7*3 {
 		t.Fatalf("%+v", s)
 	}
 }
