@@ -5,6 +5,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -16,7 +17,7 @@ import (
 )
 
 // need finds a program, or skips the test with what to install.
-func need(t *testing.T, program, debianPackage string) string {
+func need(t testing.TB, program, debianPackage string) string {
 	t.Helper()
 	for _, dir := range []string{"", "/usr/sbin", "/usr/bin", "/usr/local/bin"} {
 		name := program
@@ -35,58 +36,93 @@ func need(t *testing.T, program, debianPackage string) string {
 	return ""
 }
 
-// process is a server under test.
+// needHeavy skips a test whose servers are heavy, unless it was asked for.
+func needHeavy(t testing.TB) {
+	t.Helper()
+	if os.Getenv("KEMI_E2E") == "" {
+		t.Skip("this starts a Java server: set KEMI_E2E=1 to run it, or KEMI_E2E=required to fail where one is missing")
+	}
+}
+
+// process is a server under test. Its methods may be called from one goroutine at a
+// time.
 type process struct {
-	t    *testing.T
-	cmd  *exec.Cmd
+	t    testing.TB
+	name string
+	args []string
+	env  []string
+	log  *os.File
+
+	cmd  *exec.Cmd // of this life
 	done chan struct{}
 }
 
-// start runs a server until the test ends, and returns when ready says so. The log
-// of the server is shown if the test fails.
-func start(t *testing.T, ready func() error, env []string, name string, args ...string) *process {
+// launch runs a server until the test ends. The log of the server is shown if the
+// test fails.
+func launch(t testing.TB, env []string, name string, args ...string) *process {
 	t.Helper()
-	logName := filepath.Join(t.TempDir(), filepath.Base(name)+".log")
-	logFile, err := os.Create(logName)
+	logFile, err := os.CreateTemp(t.TempDir(), filepath.Base(name)+".*.log")
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(name, args...)
-	cmd.Env = append(os.Environ(), env...)
-	cmd.Stdout, cmd.Stderr = logFile, logFile
-	// The child dies with the test binary, however that ends.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	p := &process{t: t, cmd: cmd, done: make(chan struct{})}
-	go func() {
-		_ = cmd.Wait()
-		close(p.done)
-	}()
+	p := &process{t: t, name: name, args: args, env: env, log: logFile}
 	t.Cleanup(func() {
-		p.stop()
 		logFile.Close()
 		if t.Failed() {
-			text, _ := os.ReadFile(logName)
+			text, _ := os.ReadFile(logFile.Name())
 			t.Logf("log of %s:\n%s", filepath.Base(name), lastLines(string(text), 60))
 		}
 	})
-	deadline := time.Now().Add(20 * time.Second)
+	p.run()
+	t.Cleanup(p.stop)
+	return p
+}
+
+// run starts the server, for the first time or after its end.
+func (p *process) run() {
+	p.t.Helper()
+	cmd := exec.Command(p.name, p.args...)
+	cmd.Env = append(os.Environ(), p.env...)
+	cmd.Stdout, cmd.Stderr = p.log, p.log
+	// The child dies with the test binary, however that ends.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		p.t.Fatal(err)
+	}
+	done := make(chan struct{})
+	p.cmd, p.done = cmd, done
+	go func() {
+		_ = cmd.Wait()
+		close(done)
+	}()
+}
+
+// await returns when ready says so.
+func (p *process) await(within time.Duration, ready func() error) {
+	p.t.Helper()
+	deadline := time.Now().Add(within)
 	for {
 		err := ready()
 		if err == nil {
-			return p
+			return
 		}
 		select {
 		case <-p.done:
-			t.Fatalf("%s ended before it was ready", name)
+			p.t.Fatalf("%s ended before it was ready: %v", p.name, err)
 		case <-time.After(50 * time.Millisecond):
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("%s is not ready: %v", name, err)
+			p.t.Fatalf("%s is not ready after %s: %v", p.name, within, err)
 		}
 	}
+}
+
+// start launches a server and returns when ready says so.
+func start(t testing.TB, ready func() error, env []string, name string, args ...string) *process {
+	t.Helper()
+	p := launch(t, env, name, args...)
+	p.await(20*time.Second, ready)
+	return p
 }
 
 // stop asks the server to end and kills it if it does not.
@@ -99,11 +135,16 @@ func (p *process) stop() {
 	}
 }
 
-// kill ends the server as a crash would.
+// kill ends the server as a crash would (kill -9), frozen or not.
 func (p *process) kill() {
 	_ = p.cmd.Process.Kill()
 	<-p.done
 }
+
+// freeze stops the server in its tracks: its connections stay open and it says
+// nothing. thaw lets it go on.
+func (p *process) freeze() { _ = p.cmd.Process.Signal(syscall.SIGSTOP) }
+func (p *process) thaw()   { _ = p.cmd.Process.Signal(syscall.SIGCONT) }
 
 func lastLines(s string, n int) string {
 	lines := strings.Split(strings.TrimSpace(s), "\n")
@@ -111,7 +152,7 @@ func lastLines(s string, n int) string {
 }
 
 // freePort returns a port of 127.0.0.1 that nobody uses now.
-func freePort(t *testing.T, network string) int {
+func freePort(t testing.TB, network string) int {
 	t.Helper()
 	if network == "udp" {
 		c, err := net.ListenPacket("udp", "127.0.0.1:0")
@@ -129,6 +170,42 @@ func freePort(t *testing.T, network string) int {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
+// steadyPorts returns n ports of 127.0.0.1 that nobody uses now, and that no client is
+// given by chance while a server that has one of them is down.
+func steadyPorts(t testing.TB, n int) []int {
+	t.Helper()
+	low := 32768 // where the ports of clients begin
+	if text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range"); err == nil {
+		_, _ = fmt.Sscan(string(text), &low)
+	}
+	const first = 12000
+	if low <= first+100 {
+		t.Fatalf("the ports of clients begin at %d: none is left for servers", low)
+	}
+	var ports []int
+	for range 1000 {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", first+rand.IntN(low-first)))
+		if err != nil {
+			continue
+		}
+		defer l.Close() // once all are found: each is another
+		if ports = append(ports, l.Addr().(*net.TCPAddr).Port); len(ports) == n {
+			return ports
+		}
+	}
+	t.Fatalf("no %d ports are free", n)
+	return nil
+}
+
+// dial is nil when something listens.
+func dial(addr string) error {
+	c, err := net.DialTimeout("tcp", addr, time.Second)
+	if err == nil {
+		c.Close()
+	}
+	return err
+}
+
 // run runs a program to its end and returns what it prints.
 func run(ctx context.Context, name string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, name, args...)
@@ -138,7 +215,7 @@ func run(ctx context.Context, name string, args ...string) (string, error) {
 }
 
 // eventually asks until it holds.
-func eventually(t *testing.T, within time.Duration, what string, holds func() error) {
+func eventually(t testing.TB, within time.Duration, what string, holds func() error) {
 	t.Helper()
 	deadline := time.Now().Add(within)
 	for {

@@ -25,6 +25,7 @@ var clients = map[string][]string{
 	"github.com/gosnmp/gosnmp":         {"source/snmp", "internal/agent"},
 	"github.com/prometheus/prometheus": {"rule/promql"},
 	"github.com/shirou/gopsutil/v4":    {"internal/agent"},
+	"github.com/twmb/franz-go":         {"bus/kafka", "internal/e2e"},
 	"go.yaml.in/yaml/v3":               {"rule/promql", "source/inventory"},
 	"golang.org/x/term":                {"examples"},
 }
