@@ -111,6 +111,31 @@ type (
 		Horizon() time.Duration
 	}
 
+	// Prover is a Transform whose state can be compared. A durable topic keeps the proof
+	// with the reader's position; after a restart it builds the state again from the
+	// input and compares. A difference is counted in [FlowStats].Mismatches and logged:
+	// the stage depends on something else than its input.
+	//
+	// Proof is asked for after each batch and so has to be cheap: a sum over the entries
+	// of the state, kept up to date as they change. What has fallen out of the horizon,
+	// by the time of the last tick, is not part of it. The zero Proof says nothing.
+	Prover interface {
+		Proof() Proof
+	}
+
+	// Keeper is a Transform with state that no horizon bounds, such as since when an
+	// alert has been firing. A durable topic keeps it beside the reader's position.
+	//
+	// Keep appends what has changed since it was called last. Restore is called with
+	// what was kept when the replay of the horizon is over, and before anything is
+	// emitted: it corrects what the replay has built. It may be called again with more.
+	// A Keeper forks, or it reads its topic with All; Keep and Restore are never called at
+	// the same time as Apply of the fork, nor as Tick.
+	Keeper interface {
+		Keep(dst []Kept) []Kept
+		Restore(kept []Kept) error
+	}
+
 	// Aggregator combines records of different keys (a sum over hosts). It needs the
 	// whole topic, so a flow that feeds it from a source that is [Shared] is refused
 	// at start.
@@ -124,6 +149,18 @@ type (
 		Shares() bool
 	}
 )
+
+// Proof tells states apart. Two states of one Version that behave alike have one Hash.
+type Proof struct {
+	Version uint64 // of the rules, the configuration, the code: proofs of two versions are not compared
+	Hash    uint64
+}
+
+// Kept is an entry of the state of a [Keeper].
+type Kept struct {
+	Key   string
+	Value []byte // nil: forgotten. Not changed after it was handed over
+}
 
 // SourceFunc is a function used as a [Source].
 type SourceFunc[T any] func(ctx context.Context, out Sink[T]) error
@@ -329,6 +366,24 @@ func opsOf[In, Out any](t Transform[In, Out]) engine.Ops[In, Out] {
 	if w, ok := any(t).(Warmer); ok {
 		o.Horizon = w.Horizon
 	}
+	if p, ok := any(t).(Prover); ok {
+		o.Proof = func() engine.Proof { return engine.Proof(p.Proof()) }
+	}
+	if k, ok := any(t).(Keeper); ok {
+		o.Keep = func(dst []engine.Kept) []engine.Kept {
+			for _, e := range k.Keep(nil) {
+				dst = append(dst, engine.Kept(e))
+			}
+			return dst
+		}
+		o.Restore = func(kept []engine.Kept) error {
+			own := make([]Kept, len(kept))
+			for i, e := range kept {
+				own[i] = Kept(e)
+			}
+			return k.Restore(own)
+		}
+	}
 	return o
 }
 
@@ -384,6 +439,7 @@ type FlowStats struct {
 	Rejected  uint64 // of Dead and Dropped: those the transform refused, the rest being the sink's
 
 	Retries     uint64        // tries of the sink, or of the dead letters, after the first
+	Mismatches  uint64        // replays that gave another state than the first run: see Prover
 	Lanes       int           // open now
 	Busy        int           // lanes in a Write now
 	OldestWrite time.Duration // how long the longest of those has been waiting
@@ -507,14 +563,33 @@ type Lane[T any] interface {
 	Sink[T]
 	// Tick gives the source's time to the transform and delivers what comes of it, as
 	// Write does: the values and the deadline of ctx reach the sink. Only a lane opened
-	// with [SourceTicks] needs it; any other is ticked by the flow. A transform that
-	// all lanes share is ticked by the first lane that brings a time later than the
-	// last. After an error the same tick may be given again.
+	// with [SourceTicks] needs it; any other is ticked by the flow. Of a transform that
+	// all lanes share, the first lane opened brings the ticks: its Tick waits until
+	// the other lanes have come to that time, and theirs wait for it, so that a replay
+	// finds the same input at each tick. That wait ends with ctx. A lane that does not
+	// come for 10 seconds, while no other moves either, is no longer waited for. After
+	// an error the same tick may be given again.
 	Tick(ctx context.Context, now time.Time) error
+	// Ticks tells whether the transform wants to be ticked.
+	Ticks() bool
+	// Refuse brings to the dead letters what the source read and cannot make a record
+	// of. Error, Type, Format, Payload and Origin are for the source to fill in.
+	Refuse(ctx context.Context, letter DeadLetter) error
 	// Horizon is how much committed input the state depends on.
 	Horizon() time.Duration
 	// Mute makes Write and Tick feed the state and emit nothing: a replay.
 	Mute(on bool)
+	// Proof tells of the state after the last Write or Tick; zero where the transform is
+	// no [Prover]. Of state that all lanes share the lane that ticks it tells, as it was
+	// after the last tick.
+	Proof() Proof
+	// Prove compares the state with what was told of it at the same place of the input,
+	// counts and logs a difference and returns it.
+	Prove(was Proof) error
+	// Keep appends what has changed of the state of a [Keeper] since it was called last.
+	Keep(dst []Kept) []Kept
+	// Restore gives back what was kept.
+	Restore(kept []Kept) error
 	// Close says that the partition is gone: it cancels a Write under way, waits for
 	// it, and drops the state. It always returns nil. When Run returns, the flow closes
 	// what is still open, without cutting anything off; a source whose input has ended
@@ -548,6 +623,28 @@ func OpenLane[T any](out Sink[T], id string, opts ...LaneOption) Lane[T] {
 }
 
 type lane[T any] struct{ engine.Lane[T] }
+
+func (l lane[T]) Refuse(ctx context.Context, letter DeadLetter) error {
+	return l.Lane.Refuse(ctx, letter, errors.New(letter.Error))
+}
+
+func (l lane[T]) Proof() Proof          { return Proof(l.Lane.Proof()) }
+func (l lane[T]) Prove(was Proof) error { return l.Lane.Prove(engine.Proof(was)) }
+
+func (l lane[T]) Keep(dst []Kept) []Kept {
+	for _, e := range l.Lane.Keep(nil) {
+		dst = append(dst, Kept(e))
+	}
+	return dst
+}
+
+func (l lane[T]) Restore(kept []Kept) error {
+	own := make([]engine.Kept, len(kept))
+	for i, e := range kept {
+		own[i] = engine.Kept(e)
+	}
+	return l.Lane.Restore(own)
+}
 
 func (lane[T]) sealed() {}
 
@@ -587,8 +684,17 @@ func (l *plainLane[T]) Close() error {
 	return nil
 }
 
+func (l *plainLane[T]) Refuse(_ context.Context, d DeadLetter) error {
+	return Permanent(errors.New(d.Error)) // there are no dead letters
+}
+
 func (l *plainLane[T]) Tick(context.Context, time.Time) error { return nil }
+func (l *plainLane[T]) Ticks() bool                           { return false }
 func (l *plainLane[T]) Horizon() time.Duration                { return 0 }
+func (l *plainLane[T]) Proof() Proof                          { return Proof{} }
+func (l *plainLane[T]) Prove(Proof) error                     { return nil }
+func (l *plainLane[T]) Keep(dst []Kept) []Kept                { return dst }
+func (l *plainLane[T]) Restore([]Kept) error                  { return nil }
 func (l *plainLane[T]) sealed()                               {}
 
 // ---- records: labels --------------------------------------------------------
@@ -1261,12 +1367,16 @@ type DeadLetter struct {
 	Error   string    `json:"error"`
 	Stack   string    `json:"stack,omitempty"` // of a panic
 	Type    string    `json:"type"`            // of the record, such as kemi.Metric
-	Format  string    `json:"format"`          // of Payload: json, or text where the record has no JSON
+	Format  string    `json:"format"`          // of Payload: json, text where the record has no JSON, or the codec of bytes that could not be read
 	Payload []byte    `json:"payload"`
 	Origin  Origin    `json:"origin,omitzero"`
 }
 
 func newDeadLetter(l engine.Letter) DeadLetter {
+	if d, ok := l.Record.(DeadLetter); ok { // made by the source: see Lane
+		d.Time, d.Flow, d.Stage = l.Time, l.Flow, l.Stage
+		return d
+	}
 	d := DeadLetter{
 		Time: l.Time, Flow: l.Flow, Stage: l.Stage, Error: l.Err.Error(), Stack: l.Stack,
 		Type: fmt.Sprintf("%T", l.Record), Format: "json",

@@ -193,7 +193,18 @@ func (l *witnessLane) Tick(context.Context, time.Time) error {
 	return nil
 }
 
-func (l *witnessLane) Horizon() time.Duration { return l.horizon }
+func (l *witnessLane) Refuse(_ context.Context, record any, why error) error {
+	defer l.enter("Refuse")()
+	l.h.Errorf("lane %s: a record was refused: %v: %v", l.id, why, record)
+	return nil
+}
+
+func (l *witnessLane) Ticks() bool                          { return l.horizon > 0 }
+func (l *witnessLane) Horizon() time.Duration               { return l.horizon }
+func (l *witnessLane) Proof() engine.Proof                  { return engine.Proof{} }
+func (l *witnessLane) Prove(engine.Proof) error             { return nil }
+func (l *witnessLane) Keep(dst []engine.Kept) []engine.Kept { return dst }
+func (l *witnessLane) Restore([]engine.Kept) error          { return nil }
 
 func (l *witnessLane) Mute(on bool) {
 	defer l.enter("Mute")()

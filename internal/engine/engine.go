@@ -27,7 +27,19 @@ type Ops[In, Out any] struct {
 	Tick    func(ctx context.Context, dst []Out, now time.Time) ([]Out, error)
 	Finish  func(ctx context.Context, dst []Out) ([]Out, error)
 	Horizon func() time.Duration
+	Proof   func() Proof
+	Keep    func(dst []Kept) []Kept
+	Restore func(kept []Kept) error
 }
+
+// Proof and Kept are documented in the root package.
+type (
+	Proof struct{ Version, Hash uint64 }
+	Kept  struct {
+		Key   string
+		Value []byte
+	}
+)
 
 // Options are what a user may tune.
 type Options struct {
@@ -80,6 +92,7 @@ type Stats struct {
 	Out, Written, Dead, Dropped, Abandoned, Pending, Rejected uint64
 
 	Retries     uint64
+	Mismatches  uint64
 	Lanes       int
 	Busy        int
 	OldestWrite time.Duration
@@ -102,8 +115,14 @@ type Flow interface {
 type Lane[In any] interface {
 	Write(ctx context.Context, batch []In) error
 	Tick(ctx context.Context, now time.Time) error
+	Refuse(ctx context.Context, record any, why error) error
+	Ticks() bool
 	Horizon() time.Duration
 	Mute(on bool)
+	Proof() Proof
+	Prove(was Proof) error
+	Keep(dst []Kept) []Kept
+	Restore(kept []Kept) error
 	Close() error
 }
 

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/kemi-go/kemi/internal/origin"
 )
 
 var (
@@ -41,6 +43,8 @@ type flow[In, Out any] struct {
 	ticking     sync.RWMutex
 	sourceTicks atomic.Bool
 	lastTick    time.Time // under ticking
+	lastProof   Proof     // under ticking: of the state after lastTick
+	together    together
 
 	mu      sync.Mutex
 	over    bool
@@ -116,7 +120,8 @@ func bury[In, Out, T any](ctx context.Context, f *flow[In, Out], a *account, sta
 		letters[i] = Letter{Time: now, Flow: f.Spec.Name, Stage: stage, Record: r.record, Err: r.err, Stack: stackOf(r.err)}
 	}
 	a.at(f.letters.stage)
-	return f.letters.deliver(ctx, a, letters, 0)
+	// The dead letters are not the flow's output, and are not numbered as such.
+	return f.letters.deliver(origin.With(ctx, nil), a, letters, 0)
 }
 
 func drop[T any](j *journal, a *account, msg string, refused []refusal[T], fields ...zap.Field) {
@@ -202,7 +207,7 @@ func (f *flow[In, Out]) finish() error {
 		errs = append(errs, l.finish())
 	}
 	if f.Fork == nil && f.Shared.Finish != nil {
-		errs = append(errs, f.hire(f.Shared, "finish").emit(f.env.hard, false, f.Shared.Finish))
+		errs = append(errs, f.hire(f.Shared, "finish").emit(f.env.hard, false, nil, f.Shared.Finish))
 	}
 	return errors.Join(errs...)
 }
@@ -222,7 +227,7 @@ func (f *flow[In, Out]) tickByTimer(ctx context.Context) {
 	w := f.hire(f.Shared, "tick")
 	everyTick(ctx, f.TickEvery, func(now time.Time) {
 		if !f.sourceTicks.Load() {
-			_ = w.emit(f.env.hard, false, func(ctx context.Context, dst []Out) ([]Out, error) {
+			_ = w.emit(f.env.hard, false, nil, func(ctx context.Context, dst []Out) ([]Out, error) {
 				f.ticking.Lock()
 				defer f.ticking.Unlock()
 				return f.Shared.Tick(ctx, dst, now)
@@ -259,6 +264,9 @@ func (f *flow[In, Out]) tickShared(ctx context.Context, dst []Out, now time.Time
 	out, err := f.Shared.Tick(ctx, dst, now)
 	if err == nil {
 		f.lastTick = now
+		if f.Shared.Proof != nil {
+			f.lastProof = f.Shared.Proof()
+		}
 	}
 	return out, err
 }

@@ -3,6 +3,8 @@ package engine
 import (
 	"context"
 	"time"
+
+	"github.com/kemi-go/kemi/internal/origin"
 )
 
 // gate is the context given to a stage: the values of the caller, the cancellation
@@ -12,6 +14,31 @@ import (
 type gate struct {
 	context.Context // the hard stop
 	values          context.Context
+
+	from *origin.Batch   // of what the caller writes; nil: not known
+	out  origin.Batch    // of what the transform made of it
+	sink context.Context // says out
+}
+
+// gateOf is the gate of a caller.
+func gateOf(hard, caller context.Context) *gate {
+	return &gate{Context: hard, values: caller, from: origin.Of(caller)}
+}
+
+// made returns the context for the sink of what a transform made, given what ctx is
+// for the transform. The marks are in g.out.
+func (g *gate) made(ctx context.Context) context.Context {
+	if g.from == nil {
+		return ctx
+	}
+	g.out.Source = g.from.Source
+	if ctx != g { // it has a deadline besides
+		return origin.With(ctx, &g.out)
+	}
+	if g.sink == nil {
+		g.sink = origin.With(g, &g.out)
+	}
+	return g.sink
 }
 
 // Value asks the hard stop first: the context package looks for its own cancelable

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"go.uber.org/zap"
 )
 
 // lane is one ordered line of input.
@@ -17,6 +19,7 @@ type lane[In, Out any] struct {
 	muted bool // under turn
 	ended bool // under turn
 	ticks sync.WaitGroup
+	pace  *pace // of a lane whose source ticks a transform that all lanes share
 }
 
 func (f *flow[In, Out]) open(id string, o LaneOptions) *lane[In, Out] {
@@ -45,6 +48,9 @@ func (f *flow[In, Out]) open(id string, o LaneOptions) *lane[In, Out] {
 		l.ticks.Go(l.tickByTimer)
 	case !forked && o.SourceTicks:
 		f.sourceTicks.Store(true)
+		if ops.Tick != nil {
+			l.pace = f.together.join()
+		}
 	}
 	return l
 }
@@ -140,16 +146,29 @@ func (l *lane[In, Out]) Tick(ctx context.Context, now time.Time) error {
 	if l.ops.Tick == nil {
 		return nil
 	}
+	if l.pace != nil {
+		leads, left, err := l.pace.reach(ctx, l.gone, now)
+		if left > 0 {
+			l.flow.note("a tick went on without lanes that did not come", fmt.Errorf("kemi: %d lanes have not reached %v within %v", left, now, patience))
+		}
+		if err != nil || !leads {
+			return err
+		}
+	}
 	c, release := l.through(l.gone, ctx)
 	if release != nil {
 		defer release()
 	}
-	return l.tick(c, now)
+	err := l.tick(c, l.gate, now)
+	if err == nil && l.pace != nil {
+		l.pace.pass(now)
+	}
+	return err
 }
 
 // tick ticks. The caller has the turn.
-func (l *lane[In, Out]) tick(ctx context.Context, now time.Time) error {
-	return l.emit(ctx, l.muted, func(ctx context.Context, dst []Out) ([]Out, error) {
+func (l *lane[In, Out]) tick(ctx context.Context, from *gate, now time.Time) error {
+	return l.emit(ctx, l.muted, from, func(ctx context.Context, dst []Out) ([]Out, error) {
 		if !l.forked {
 			return l.flow.tickShared(ctx, dst, now)
 		}
@@ -168,7 +187,7 @@ func (l *lane[In, Out]) tickNow(now time.Time) {
 	select {
 	case l.turn <- struct{}{}:
 		if !l.ended && !l.muted && l.ops.Tick != nil {
-			_ = l.tick(l.gone, now) // noted there; the next tick comes anyway
+			_ = l.tick(l.gone, nil, now) // noted there; the next tick comes anyway
 		}
 		l.give()
 	default:
@@ -181,7 +200,7 @@ func (l *lane[In, Out]) finish() error {
 	if l.ended || !l.forked || l.ops.Finish == nil {
 		return nil
 	}
-	return l.emit(l.gone, l.muted, l.ops.Finish)
+	return l.emit(l.gone, l.muted, nil, l.ops.Finish)
 }
 
 // Horizon asks the transform. One that panics has its lane ended.
@@ -195,6 +214,108 @@ func (l *lane[In, Out]) Horizon() time.Duration {
 		l.retire()
 	}
 	return d
+}
+
+// Ticks tells whether the transform wants to be ticked.
+func (l *lane[In, Out]) Ticks() bool {
+	l.turn <- struct{}{}
+	defer l.give()
+	return l.ops.Tick != nil
+}
+
+// Refuse brings a record that the source could not read to the dead letters.
+func (l *lane[In, Out]) Refuse(ctx context.Context, record any, why error) error {
+	if err := l.take(ctx); err != nil {
+		return l.flow.turnAway(1, err)
+	}
+	defer l.give()
+	if l.muted {
+		return nil // it was brought there before
+	}
+	f := l.flow
+	if l.gone.Err() != nil {
+		return f.turnAway(1, context.Cause(l.gone))
+	}
+	if !l.begin(1, f.now(), f.From) {
+		return f.turnAway(1, errOver)
+	}
+	done := false
+	defer func() { l.end(1, 0, done) }()
+	c, release := l.through(l.gone, ctx)
+	if release != nil {
+		defer release()
+	}
+	l.produce(1, f.From)
+	if err := bury(c, f, &l.account, f.From, []refusal[any]{{record, why}}); err != nil {
+		return err
+	}
+	l.rejected(1)
+	done = true
+	return nil
+}
+
+// Proof tells of the state after the last Write or Tick. What all lanes share is told
+// by the lane that leads, as it was after the last tick: other lanes may have been
+// beyond that, and by chance.
+func (l *lane[In, Out]) Proof() Proof {
+	l.turn <- struct{}{}
+	defer l.give()
+	switch {
+	case l.ops.Proof == nil || l.ended:
+		return Proof{}
+	case l.forked:
+		return l.ops.Proof()
+	case l.pace == nil || !l.pace.leads():
+		return Proof{}
+	}
+	l.flow.ticking.Lock()
+	defer l.flow.ticking.Unlock()
+	return l.flow.lastProof
+}
+
+// Prove compares the state that a replay has built with what was told of it then.
+func (l *lane[In, Out]) Prove(was Proof) error {
+	is := l.Proof()
+	if was == (Proof{}) || is == (Proof{}) || was.Version != is.Version || was.Hash == is.Hash {
+		return nil
+	}
+	err := fmt.Errorf("kemi: %s: the state of lane %s built again from its input is not what it was (%016x, and was %016x): "+
+		"the stage depends on something else than its input, or the input has changed", l.flow.Via, l.id, is.Hash, was.Hash)
+	l.flow.note("a replay gave another state", err, zap.String("stage", l.flow.Via), zap.String("lane", l.id))
+	l.mismatched()
+	return err
+}
+
+// Keep appends what has changed of the state that has no bound.
+func (l *lane[In, Out]) Keep(dst []Kept) []Kept {
+	l.turn <- struct{}{}
+	defer l.give()
+	if l.ops.Keep == nil || l.ended || l.pace != nil && !l.pace.leads() {
+		return dst
+	}
+	if !l.forked {
+		l.flow.ticking.Lock()
+		defer l.flow.ticking.Unlock()
+	}
+	return l.ops.Keep(dst)
+}
+
+// Restore gives back what was kept.
+func (l *lane[In, Out]) Restore(kept []Kept) error {
+	l.turn <- struct{}{}
+	defer l.give()
+	if l.ops.Restore == nil || l.ended || len(kept) == 0 {
+		return nil
+	}
+	if !l.forked {
+		l.flow.ticking.Lock()
+		defer l.flow.ticking.Unlock()
+	}
+	if err := l.ops.Restore(kept); err != nil {
+		l.flow.note("kept state was refused", err, zap.String("stage", l.flow.Via), zap.String("lane", l.id))
+		return err
+	}
+	return nil
 }
 
 func (l *lane[In, Out]) Mute(on bool) {
@@ -219,6 +340,9 @@ func (l *lane[In, Out]) retire() {
 	l.leave(errClosed)
 	l.ticks.Wait()
 	if first {
+		if l.pace != nil {
+			l.pace.leave()
+		}
 		f := l.flow
 		f.mu.Lock()
 		delete(f.lanes, l)

@@ -77,6 +77,12 @@ func (a *account) retried() {
 	a.mu.Unlock()
 }
 
+func (a *account) mismatched() {
+	a.mu.Lock()
+	a.sums.Mismatches++
+	a.mu.Unlock()
+}
+
 func (a *account) replayed(n int) {
 	a.mu.Lock()
 	a.sums.Replayed += uint64(n)
@@ -136,5 +142,6 @@ func (a *account) addTo(s *Stats) (since time.Duration, stage string) {
 	s.Pending += o.Pending
 	s.Rejected += o.Rejected
 	s.Retries += o.Retries
+	s.Mismatches += o.Mismatches
 	return a.since, a.stage
 }

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/kemi-go/kemi/internal/origin"
 )
 
 // worker takes batches through a flow, one at a time. It keeps its scratch slice
@@ -46,16 +48,15 @@ func (w *worker[In, Out]) write(caller, hard context.Context, batch []In) error 
 // nil where there is nothing to release.
 func (w *worker[In, Out]) through(hard, caller context.Context) (context.Context, context.CancelFunc) {
 	if d, ok := caller.Deadline(); ok {
-		return context.WithDeadline(&gate{hard, caller}, d)
+		w.gate = gateOf(hard, caller)
+		return context.WithDeadline(w.gate, d)
 	}
-	if w.gate != nil && w.gate.values == caller {
-		return w.gate, nil
+	// A pointer can be compared.
+	if g := w.gate; g != nil && reflect.TypeOf(caller).Kind() == reflect.Pointer && g.values == caller && g.Context == hard {
+		return g, nil
 	}
-	g := &gate{hard, caller}
-	if reflect.TypeOf(caller).Kind() == reflect.Pointer { // can be compared
-		w.gate = g
-	}
-	return g, nil
+	w.gate = gateOf(hard, caller)
+	return w.gate, nil
 }
 
 // process also returns how many results the sink took that are not settled yet.
@@ -65,14 +66,14 @@ func (w *worker[In, Out]) process(ctx context.Context, batch []In) (taken int, e
 		w.produce(len(batch), f.To)
 		return f.sink.offer(ctx, &w.account, pass(batch))
 	}
-	dst, refused, err := w.applyAll(ctx, w.scratch[:0], batch, 0)
+	dst, refused, err := w.applyMarked(ctx, batch)
 	w.keep(dst)
 	if err != nil {
 		return 0, err
 	}
 	w.produce(len(dst)+len(refused), f.To)
 	if len(dst) > 0 {
-		if taken, err = f.sink.offer(ctx, &w.account, dst); err != nil {
+		if taken, err = f.sink.offer(w.gate.made(ctx), &w.account, dst); err != nil {
 			w.settle(len(refused), abandoned)
 			return 0, err
 		}
@@ -84,6 +85,31 @@ func (w *worker[In, Out]) process(ctx context.Context, batch []In) (taken int, e
 		w.rejected(len(refused))
 	}
 	return taken, nil
+}
+
+// applyMarked applies to what came of each place of the bus by itself, so that it can
+// be said of each result where it comes from. It is the same to a transform, which
+// gives the same results however its input is cut.
+func (w *worker[In, Out]) applyMarked(ctx context.Context, batch []In) (dst []Out, refused []refusal[In], err error) {
+	from, out := w.gate.from, &w.gate.out
+	out.Marks = out.Marks[:0]
+	if !from.Covers(len(batch)) {
+		return w.applyAll(ctx, w.scratch[:0], batch, 0)
+	}
+	dst = w.scratch[:0]
+	at := 0
+	for _, m := range from.Marks {
+		var no []refusal[In]
+		if at < m.End {
+			if dst, no, err = w.applyAll(ctx, dst, batch[at:m.End], 0); err != nil {
+				return dst, nil, err
+			}
+		}
+		at = m.End
+		refused = append(refused, no...)
+		out.Marks = append(out.Marks, origin.Mark{End: len(dst), Seq: m.Seq})
+	}
+	return dst, refused, nil
 }
 
 const scratchMax = 1 << 16 // records; a larger scratch is not kept for small batches
@@ -185,7 +211,8 @@ func (w *worker[In, Out]) horizon() (d time.Duration, err error) {
 }
 
 // emit delivers what fn (a tick, a finish) appends, or drops it where it is a replay.
-func (w *worker[In, Out]) emit(ctx context.Context, muted bool, fn func(context.Context, []Out) ([]Out, error)) error {
+// from is what the source says of where on the bus it comes from; nil: nothing.
+func (w *worker[In, Out]) emit(ctx context.Context, muted bool, from *gate, fn func(context.Context, []Out) ([]Out, error)) error {
 	if !w.begin(0, w.flow.now(), w.flow.Via) {
 		return errOver
 	}
@@ -200,6 +227,10 @@ func (w *worker[In, Out]) emit(ctx context.Context, muted bool, fn func(context.
 		return nil
 	}
 	w.produce(len(dst), w.flow.To)
+	if from != nil && from.from != nil && len(from.from.Marks) == 1 {
+		from.out.Marks = append(from.out.Marks[:0], origin.Mark{End: len(dst), Seq: from.from.Marks[0].Seq})
+		ctx = from.made(ctx)
+	}
 	return w.flow.sink.deliver(ctx, &w.account, dst, 0)
 }
 
