@@ -74,11 +74,16 @@ func Of(pairs []Pair) *Set {
 func place(pairs []Pair) uint64 {
 	var h uint64
 	for i := range pairs {
-		h = h*31 + maphash.String(seed, pairs[i].Name)
-		h = h*31 + maphash.String(seed, pairs[i].Value)
+		h = grow(h, share(maphash.String(seed, pairs[i].Name), maphash.String(seed, pairs[i].Value)))
 	}
 	return h
 }
+
+// share is what a label adds to the place of its set, from the hashes of its halves.
+func share(name, value uint64) uint64 { return name*31 + value }
+
+// grow is the place of a set with one more label.
+func grow(place, share uint64) uint64 { return place*(31*31) + share }
 
 // forget drops the dead entries of one bucket. A set equal to a dead one may have
 // been made between its death and this call: it has an entry of its own, which is
