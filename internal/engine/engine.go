@@ -32,14 +32,14 @@ type Ops[In, Out any] struct {
 	Restore func(kept []Kept) error
 }
 
-// Proof and Kept are documented in the root package.
-type (
-	Proof struct{ Version, Hash uint64 }
-	Kept  struct {
-		Key   string
-		Value []byte
-	}
-)
+// Proof tells states apart. The root package documents it, and Kept.
+type Proof struct{ Version, Hash uint64 }
+
+// Kept is an entry of state that no horizon bounds.
+type Kept struct {
+	Key   string
+	Value []byte
+}
 
 // Options are what a user may tune.
 type Options struct {
