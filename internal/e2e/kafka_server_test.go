@@ -86,7 +86,7 @@ var kafkaListeners = map[string]string{
 // takes about 4 s, three about 10.
 func startKafka(t testing.TB, o kafkaOptions) *kafka {
 	t.Helper()
-	java, classPath := need2(t, kafkaJars)
+	java, classPath := needServer(t, kafkaJars)
 	if o.Nodes == 0 {
 		o.Nodes = 1
 	}
@@ -144,13 +144,6 @@ func startKafka(t testing.TB, o kafkaOptions) *kafka {
 		k.awaitNode(i)
 	}
 	return k
-}
-
-// need2 returns the java program and the class path of a server.
-func need2(t testing.TB, s javaServer) (java, classPath string) {
-	t.Helper()
-	classPath = s.classPath(t)
-	return need(t, "java", "openjdk-17-jre-headless"), classPath
 }
 
 func kafkaProperties(o kafkaOptions, i int, dir, controller, voters string, addrs map[string]string) map[string]string {

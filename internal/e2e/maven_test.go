@@ -50,14 +50,20 @@ func (s javaServer) stamp() string {
 	return hex.EncodeToString(sum[:])
 }
 
+// needServer returns the java program and the class path of a server, or skips the test.
+func needServer(t testing.TB, s javaServer) (java, classPath string) {
+	t.Helper()
+	needHeavy(t)
+	java = need(t, "java", "openjdk-17-jre-headless")
+	return java, s.classPath(t)
+}
+
 // classPath returns the class path of the server. The jars lie in a folder of the
 // user's cache, kemi-e2e/NAME-STAMP; where it is, neither Maven nor the network is
 // needed. Else Maven fills it, under a lock that other test binaries respect and a
 // name that becomes the right one only when all is there.
 func (s javaServer) classPath(t testing.TB) string {
 	t.Helper()
-	needHeavy(t)
-	need(t, "java", "openjdk-17-jre-headless")
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		t.Fatal(err)

@@ -5,6 +5,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -55,6 +56,7 @@ type process struct {
 
 	cmd  *exec.Cmd // of this life
 	done chan struct{}
+	from int64 // where its part of the log begins
 }
 
 // launch runs a server until the test ends. The log of the server is shown if the
@@ -86,11 +88,15 @@ func (p *process) run() {
 	cmd.Stdout, cmd.Stderr = p.log, p.log
 	// The child dies with the test binary, however that ends.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	from, err := p.log.Seek(0, io.SeekEnd)
+	if err != nil {
+		p.t.Fatal(err)
+	}
 	if err := cmd.Start(); err != nil {
 		p.t.Fatal(err)
 	}
 	done := make(chan struct{})
-	p.cmd, p.done = cmd, done
+	p.cmd, p.done, p.from = cmd, done, from
 	go func() {
 		_ = cmd.Wait()
 		close(done)
@@ -114,6 +120,17 @@ func (p *process) await(within time.Duration, ready func() error) {
 		if time.Now().After(deadline) {
 			p.t.Fatalf("%s is not ready after %s: %v", p.name, within, err)
 		}
+	}
+}
+
+// said asks whether the server has written a text to its log in this life.
+func (p *process) said(what string) func() error {
+	return func() error {
+		text, err := os.ReadFile(p.log.Name())
+		if err == nil && !strings.Contains(string(text[p.from:]), what) {
+			err = fmt.Errorf("its log does not say %q", what)
+		}
+		return err
 	}
 }
 
