@@ -55,6 +55,7 @@ func needServer(t testing.TB, s javaServer) (java, classPath string) {
 	t.Helper()
 	needHeavy(t)
 	java = need(t, "java", "openjdk-17-jre-headless")
+	t.Logf("the server is %s", s.jars[0])
 	return java, s.classPath(t)
 }
 
