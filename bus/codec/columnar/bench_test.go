@@ -1,0 +1,67 @@
+package columnar_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"testing"
+
+	"github.com/kemi-go/kemi"
+	"github.com/kemi-go/kemi/bus"
+	"github.com/kemi-go/kemi/bus/codec/columnar"
+)
+
+// std is encoding/json without further ado, the peer.
+type std[T any] struct{}
+
+func (std[T]) Name() string { return "std/1" }
+
+func (std[T]) AppendBatch(dst []byte, batch []T) ([]byte, error) {
+	b, err := json.Marshal(batch)
+	return append(dst, b...), err
+}
+
+func (std[T]) DecodeBatch(dst []T, src []byte) ([]T, error) {
+	var batch []T
+	err := json.Unmarshal(src, &batch)
+	return append(dst, batch...), err
+}
+
+func benchmark[T any](b *testing.B, batch []T, codecs ...bus.Codec[T]) {
+	for _, c := range codecs {
+		src := encode(b, c, batch)
+		per := func(b *testing.B) {
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(batch)), "ns/record")
+			b.ReportMetric(float64(len(src))/float64(len(batch)), "B/record")
+		}
+		b.Run(fmt.Sprint(c.Name(), "/encode"), func(b *testing.B) {
+			b.ReportAllocs()
+			var dst []byte
+			for b.Loop() {
+				dst, _ = c.AppendBatch(dst[:0], batch)
+			}
+			per(b)
+		})
+		b.Run(fmt.Sprint(c.Name(), "/decode"), func(b *testing.B) {
+			b.ReportAllocs()
+			var dst []T
+			for b.Loop() {
+				dst, _ = c.DecodeBatch(dst[:0], src)
+			}
+			per(b)
+		})
+	}
+}
+
+// BenchmarkMetrics measures a batch of many hosts, and a poll of one, which is what is
+// on a topic.
+func BenchmarkMetrics(b *testing.B) {
+	for _, c := range [][3]int{{20, 50, 5}, {20, 50, 1}, {1, 80, 5}} {
+		b.Run(fmt.Sprintf("hosts=%d/each=%d/per set=%d", c[0], c[1], c[2]), func(b *testing.B) {
+			benchmark(b, pollsOf(c[0], c[1], c[2]), columnar.Metrics(), bus.Codec[kemi.Metric](std[kemi.Metric]{}))
+		})
+	}
+}
+
+func BenchmarkLogs(b *testing.B) {
+	benchmark(b, lines(1000), columnar.Logs(), bus.Codec[kemi.Log](std[kemi.Log]{}))
+}
