@@ -570,7 +570,7 @@ type Lane[T any] interface {
 	// come for 10 seconds, while no other moves either, is no longer waited for. After
 	// an error the same tick may be given again.
 	Tick(ctx context.Context, now time.Time) error
-	// Ticks tells whether the transform wants to be ticked.
+	// Ticks tells whether the transform waits for ticks of the source.
 	Ticks() bool
 	// Refuse brings to the dead letters what the source read and cannot make a record
 	// of. Error, Type, Format, Payload and Origin are for the source to fill in.
@@ -605,6 +605,11 @@ type LaneOption func(*engine.LaneOptions)
 // SourceTicks says that the source calls Tick itself, with a time that comes from
 // its own records, so that a replay sees the same time.
 func SourceTicks() LaneOption { return func(o *engine.LaneOptions) { o.SourceTicks = true } }
+
+// LogTicks is [SourceTicks] for a transform that has a horizon or a proof, and so has to
+// hear the same times in a replay. Any other (a poller that looks for late answers) is
+// ticked by the flow.
+func LogTicks() LaneOption { return func(o *engine.LaneOptions) { o.LogTicks = true } }
 
 // OpenLane opens a lane of the flow behind out. id names the partition in logs and
 // should be unique in the source. out has to be the sink that Run was given: around

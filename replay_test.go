@@ -294,3 +294,36 @@ func TestAReplayIsProved(t *testing.T) {
 }
 
 func sec(n int) time.Time { return time.Unix(int64(n), 0).UTC() }
+
+// stateless ticks and has nothing that a replay would have to build again.
+type stateless struct{ *summing }
+
+func (stateless) Proof() kemi.Proof { return kemi.Proof{} }
+
+// TestLogTicksAreForStateOnly opens lanes of a log: state hears the time of the log, and
+// what only looks now and then whether something has come, that of the clock.
+func TestLogTicksAreForStateOnly(t *testing.T) {
+	for _, state := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			sum := &summing{}
+			via := kemi.Transform[item, item](sum)
+			if !state {
+				via = stateless{sum}
+			}
+			src := source(func(ctx context.Context, out kemi.Sink[item]) {
+				l := kemi.OpenLane(out, "p", kemi.LogTicks())
+				if l.Ticks() != state {
+					t.Errorf("with state %v: Ticks %v", state, l.Ticks())
+				}
+				time.Sleep(3500 * time.Millisecond)
+				if err := l.Tick(ctx, sec(9)); err != nil {
+					t.Error(err)
+				}
+			})
+			run(t, kemi.Pipe("f", src, via, nowhere[item]()))
+			if state && !slices.Equal(sum.at, []string{"9:0"}) || !state && len(sum.at) < 3 {
+				t.Errorf("with state %v: ticks %v", state, sum.at)
+			}
+		})
+	}
+}

@@ -129,6 +129,7 @@ type Lane[In any] interface {
 // LaneOptions tune a lane.
 type LaneOptions struct {
 	SourceTicks bool
+	LogTicks    bool
 }
 
 // Opener is an inlet, seen by a source that has partitions.

@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"sync"
@@ -13,25 +12,27 @@ import (
 // lane is one ordered line of input.
 type lane[In, Out any] struct {
 	*worker[In, Out]
-	turn  chan struct{} // holds one token while the lane is in use; waiting for it can be given up
-	gone  context.Context
-	leave context.CancelCauseFunc
-	muted bool // under turn
-	ended bool // under turn
-	ticks sync.WaitGroup
-	pace  *pace // of a lane whose source ticks a transform that all lanes share
+	turn        chan struct{} // holds one token while the lane is in use; waiting for it can be given up
+	gone        context.Context
+	leave       context.CancelCauseFunc
+	muted       bool // under turn
+	ended       bool // under turn
+	ticks       sync.WaitGroup
+	sourceTicks bool
+	pace        *pace // of a lane whose source ticks a transform that all lanes share
 }
 
 func (f *flow[In, Out]) open(id string, o LaneOptions) *lane[In, Out] {
 	ops, forked := f.Shared, f.Fork != nil
 	var wrong error
 	if forked {
-		if ops, wrong = f.fork(); wrong != nil {
-			f.panicked(wrong)
-		}
+		ops, wrong = f.fork()
 	}
 	w := &worker[In, Out]{flow: f, ops: ops, id: id, forked: forked}
-	l := &lane[In, Out]{worker: w, turn: make(chan struct{}, 1)}
+	if o.LogTicks && wrong == nil {
+		o.SourceTicks, wrong = w.replayable()
+	}
+	l := &lane[In, Out]{worker: w, turn: make(chan struct{}, 1), sourceTicks: o.SourceTicks}
 	l.gone, l.leave = context.WithCancelCause(f.env.hard)
 	f.mu.Lock()
 	if f.over || wrong != nil {
@@ -42,8 +43,11 @@ func (f *flow[In, Out]) open(id string, o LaneOptions) *lane[In, Out] {
 	}
 	f.mu.Unlock()
 	switch {
+	case wrong != nil:
+		f.panicked(wrong)
+		l.leave(wrong)
 	case l.ended:
-		l.leave(cmp.Or(wrong, errOver))
+		l.leave(errOver)
 	case forked && ops.Tick != nil && !o.SourceTicks:
 		l.ticks.Go(l.tickByTimer)
 	case !forked && o.SourceTicks:
@@ -216,11 +220,11 @@ func (l *lane[In, Out]) Horizon() time.Duration {
 	return d
 }
 
-// Ticks tells whether the transform wants to be ticked.
+// Ticks tells whether the transform waits for ticks of the source.
 func (l *lane[In, Out]) Ticks() bool {
 	l.turn <- struct{}{}
 	defer l.give()
-	return l.ops.Tick != nil
+	return l.ops.Tick != nil && l.sourceTicks
 }
 
 // Refuse brings a record that the source could not read to the dead letters.

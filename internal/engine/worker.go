@@ -197,6 +197,16 @@ func (w *worker[In, Out]) stateful() bool {
 	return w.forked || d > 0 || err != nil
 }
 
+// replayable tells whether the transform has state that a replay builds again.
+func (w *worker[In, Out]) replayable() (yes bool, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = caught(w.flow.Via, p)
+		}
+	}()
+	return w.ops.Horizon != nil && w.ops.Horizon() > 0 || w.ops.Proof != nil && w.ops.Proof() != Proof{}, nil
+}
+
 // horizon asks the transform. A panic is a permanent error.
 func (w *worker[In, Out]) horizon() (d time.Duration, err error) {
 	if w.ops.Horizon == nil {

@@ -134,7 +134,7 @@ func Open[T any](out kemi.Sink[T], c Config[T]) *Lane[T] {
 	}
 	l := &Lane[T]{
 		Config: c,
-		lane:   kemi.OpenLane(out, c.Topic+"/"+strconv.Itoa(int(c.Partition)), kemi.SourceTicks()),
+		lane:   kemi.OpenLane(out, c.Topic+"/"+strconv.Itoa(int(c.Partition)), kemi.LogTicks()),
 		from:   origin.Batch{Source: origin.Source{Reader: c.Topic + "@" + c.Reader, Partition: c.Partition}},
 		kept:   map[string][]byte{},
 	}
@@ -426,11 +426,8 @@ func (l *Lane[T]) Position() (Position, []kemi.Kept) {
 	return l.pos, kept
 }
 
-// Stateful tells whether the lane has a horizon, and Ticks whether it wants to hear
-// the time: a silent partition is to be given ticks then.
-func (l *Lane[T]) Stateful() bool { return l.lane.Horizon() > 0 }
-
-// Ticks is described at Stateful.
+// Ticks tells whether the lane has to hear the time: a silent partition is to be given
+// ticks then.
 func (l *Lane[T]) Ticks() bool { return l.lane.Ticks() }
 
 // Live tells whether the replay is over, for the goroutine that feeds.
