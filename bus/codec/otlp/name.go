@@ -11,7 +11,7 @@ import (
 // behind this prefix with the offending bytes as %XX.
 const escape = "kemi:"
 
-const hex = "0123456789ABCDEF"
+const hexDigits = "0123456789ABCDEF"
 
 // escaped returns the name to write.
 func escaped(name string) string {
@@ -26,7 +26,7 @@ func withEscape(name string) string {
 	for i := 0; i < len(name); {
 		r, n := utf8.DecodeRuneInString(name[i:])
 		if r == utf8.RuneError && n == 1 || r == '%' {
-			b = append(b, '%', hex[name[i]>>4], hex[name[i]&15])
+			b = append(b, '%', hexDigits[name[i]>>4], hexDigits[name[i]&15])
 		} else {
 			b = append(b, name[i:i+n]...)
 		}
@@ -54,7 +54,7 @@ func unescaped(name string) string {
 		if len(rest)-i < 3 {
 			return name
 		}
-		hi, lo := strings.IndexByte(hex, rest[i+1]), strings.IndexByte(hex, rest[i+2])
+		hi, lo := strings.IndexByte(hexDigits, rest[i+1]), strings.IndexByte(hexDigits, rest[i+2])
 		if hi < 0 || lo < 0 {
 			return name
 		}
