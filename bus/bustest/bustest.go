@@ -28,6 +28,9 @@ type Bus struct {
 	Drains  bool // a source that is asked to stop hands over what waits on the topic first
 	Bounded bool // Write blocks while the slowest reader is Capacity records behind
 	Rewinds bool // lanes with a horizon are warmed up
+	// Recovers: what a flow moves from topic to topic is there once whatever happens, and
+	// the state of a reader is proved and given back after a restart. It needs Restart.
+	Recovers bool
 
 	// Churn is how many members come and go in the check of rebalancing. The default is
 	// 40; a bus with slow rebalances will want fewer.

@@ -35,6 +35,8 @@ var checks = []check{
 	{"HardStop", nil, hardStop},
 	{"WarmUp", rewinds, warmUp},
 	{"NoHorizonNoReplay", rewinds, noHorizonNoReplay},
+	{"OnceBetweenTopics", recovers, onceBetweenTopics},
+	{"StateComesBack", recovers, stateComesBack},
 }
 
 func topology(h *harness) {

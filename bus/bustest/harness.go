@@ -24,8 +24,13 @@ type harness struct {
 
 func (h *harness) open(t Topic) bus.Topic[Record] {
 	h.Helper()
+	return h.openNamed("bustest", t)
+}
+
+func (h *harness) openNamed(name string, t Topic) bus.Topic[Record] {
+	h.Helper()
 	t.Partitions = partitions
-	topic := h.bus.Open(h, "bustest", t)
+	topic := h.bus.Open(h, name, t)
 	if topic == nil {
 		h.Fatal("Open returned no topic")
 	}
