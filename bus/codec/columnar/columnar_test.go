@@ -217,7 +217,7 @@ func TestAnyValuesComeBackAsTheirJSON(t *testing.T) {
 		{(*point)(nil), slog.Value{}},
 		{json.Number("1e999"), slog.StringValue("1e999")},
 		{complex(1, 2), slog.StringValue("(1+2i)")},
-		{json.RawMessage(deep[:20_000]), slog.StringValue(fmt.Sprint([]byte(deep[:20_000])))},
+		{json.RawMessage(deep[:20_000]), slog.StringValue(fmt.Sprint(json.RawMessage(deep[:20_000])))},
 	} {
 		got := decode(t, columnar.Logs(), encode(t, columnar.Logs(), []kemi.Log{{Fields: []slog.Attr{slog.Any("x", c.in)}}}))
 		if want := []slog.Attr{{Key: "x", Value: c.want}}; !sameAttrs(got[0].Fields, want) {
@@ -319,8 +319,8 @@ func TestLabelsOutOfOrderAreSet(t *testing.T) {
 	}
 }
 
-// TestASetOutlivesItsBatch decodes a batch of sets that nobody else holds, over and
-// over, with the collector in between: they are not made anew.
+// TestKnownMetricsCostNoAllocation decodes a batch over and over, also one of label sets
+// that nobody else holds, with the collector in between: they are not made anew.
 func TestKnownMetricsCostNoAllocation(t *testing.T) {
 	for name, batch := range map[string][]kemi.Metric{"20 hosts of 50": polls(20, 50), "1 host of 80": polls(1, 80)} {
 		for _, holds := range []bool{true, false} {

@@ -242,7 +242,7 @@ type instants struct {
 func (c *instants) reset() { *c = instants{secs: c.secs[:0], nanos: c.nanos[:0]} }
 
 func (c *instants) add(t time.Time) {
-	if n := len(c.secs); n > 0 && t == c.last {
+	if n := len(c.secs); n > 0 && t.Equal(c.last) {
 		c.secs, c.nanos = append(c.secs, c.secs[n-1]), append(c.nanos, c.nanos[n-1])
 		return
 	}
