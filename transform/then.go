@@ -14,7 +14,8 @@ import (
 // Then returns the transform that gives the results of ab to bc. It has the powers
 // of both. Horizons add up. It forks if one of them does, and the one that does not
 // is shared by the forks; if that one is a Ticker it is ticked once for all of them,
-// and if it is a Finisher it is finished once for each.
+// if it is a Finisher it is finished once for each, if it is a Prover it is not asked,
+// and if it is a Keeper the first fork keeps for all of them.
 //
 // What goes wrong in ab passes as it is. A failure of bc comes when ab has done its
 // work, and is turned so that the flow feeds no state twice:
@@ -55,6 +56,10 @@ type then[A, B, C any] struct {
 	bc             kemi.Transform[B, C]
 	stateA, stateB bool
 
+	lentA, lentB bool // of a fork: ab or bc is shared with others
+	follows      bool // of a fork: it is not the first one
+	orphans      []kemi.Kept
+
 	own  *middle[A, B] // of a fork, which one goroutine at a time uses; nil: see pool
 	pool sync.Pool     // of *middle[A, B]
 
@@ -90,7 +95,8 @@ func (t *then[A, B, C]) Fork() kemi.Transform[A, C] {
 	if !forkedA && !forkedB {
 		return nil
 	}
-	t.once.Do(func() { t.sharedAB, t.sharedBC = share(t.ab), share(t.bc) })
+	first := false
+	t.once.Do(func() { t.sharedAB, t.sharedBC, first = share(t.ab), share(t.bc), true })
 	if !forkedA {
 		a = t.sharedAB
 	}
@@ -98,7 +104,7 @@ func (t *then[A, B, C]) Fork() kemi.Transform[A, C] {
 		b = t.sharedBC
 	}
 	return join(&then[A, B, C]{
-		ab: a, bc: b, own: &middle[A, B]{},
+		ab: a, bc: b, own: &middle[A, B]{}, lentA: !forkedA, lentB: !forkedB, follows: !first,
 		stateA: forkedA || hasState(a), stateB: forkedB || hasState(b),
 	})
 }
