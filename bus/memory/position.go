@@ -1,6 +1,10 @@
 package memory
 
-import "slices"
+import (
+	"slices"
+
+	"github.com/kemi-go/kemi/bus/internal/deal"
+)
 
 // position is how far the readers of one name have come, and who they are. It is
 // used under the topic's lock.
@@ -80,37 +84,14 @@ func (t *Topic[T]) trim(p int) {
 	}
 }
 
-// deal gives every partition to a member: as many to each as to any other, and as
-// few to another one as before as that allows. Members on their way out get none,
-// unless there are no others.
+// deal gives every partition to a member. Members on their way out get none, unless
+// there are no others.
 func (pos *position[T]) deal() {
 	live := slices.DeleteFunc(slices.Clone(pos.members), func(m *member[T]) bool { return m.until != nil })
 	if len(live) == 0 {
 		live = pos.members
 	}
-	if len(live) == 0 {
-		clear(pos.owner)
-		return
-	}
-	quota, extra := len(pos.owner)/len(live), len(pos.owner)%len(live)
-	has := make(map[*member[T]]int, len(live))
-	for p, m := range pos.owner {
-		switch {
-		case !slices.Contains(live, m) || has[m] > quota || has[m] == quota && extra == 0:
-			pos.owner[p] = nil
-			continue
-		case has[m] == quota:
-			extra--
-		}
-		has[m]++
-	}
-	for p, m := range pos.owner {
-		if m == nil {
-			m = slices.MinFunc(live, func(a, b *member[T]) int { return has[a] - has[b] })
-			pos.owner[p] = m
-			has[m]++
-		}
-	}
+	deal.Out(pos.owner, live)
 	pos.callMembers()
 }
 
