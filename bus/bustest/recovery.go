@@ -50,6 +50,7 @@ func onceBetweenTopics(h *harness) {
 			p.send(1 + p.rnd.IntN(30))
 		}
 		h.eventually(func() string { return "nothing is moved" }, func() bool {
+			p.send(5)
 			mu.Lock()
 			defer mu.Unlock()
 			return n > 10
