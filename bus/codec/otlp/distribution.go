@@ -244,7 +244,7 @@ func (p *distPoint) exponential(s string) error {
 	var below uint64
 	for i := len(under) - 1; i >= 0; i-- { // a bucket of negatives ends at its bound next to zero
 		below += under[i].n
-		if err := p.bucket(-under[i].from, below); err != nil {
+		if err := p.bucket(0-under[i].from, below); err != nil {
 			return err
 		}
 	}
