@@ -63,6 +63,7 @@ type Entry struct {
 	Codec  string       // by name
 	Value  []byte       // one batch of one key. Only valid during Feed
 	Stamp  origin.Stamp // where it was made; zero: not known, or the log has no duplicates
+	After  origin.Stamp // of the same source, and written before it; zero: any may be missing
 }
 
 // Config describes a lane.
@@ -78,6 +79,7 @@ type Config[T any] struct {
 // Counts is what lanes have met.
 type Counts struct {
 	Duplicates atomic.Uint64 // records that had been delivered before
+	Gaps       atomic.Uint64 // records left out because one before them had not come; both come again
 	Refused    atomic.Uint64 // records no codec could read; they are in the dead letters
 	Replayed   atomic.Uint64 // records fed again, muted
 	Rewinds    atomic.Uint64 // replays
@@ -99,6 +101,8 @@ type Lane[T any] struct {
 	live    bool
 	clock   time.Time // of the last tick
 	marks   marks
+	whole   bool // marks are of the log from its very beginning
+	holed   bool // and the log has lost what came after them
 	lent    bool // marks is someone else's too, and must not be changed
 	points  []point
 	was     kemi.Proof
@@ -147,9 +151,11 @@ func Open[T any](out kemi.Sink[T], c Config[T]) *Lane[T] {
 func (l *Lane[T]) Begin(ctx context.Context, pos *Position, kept []kemi.Kept, first int64) (from int64, err error) {
 	l.horizon = l.lane.Horizon()
 	l.live, l.at, l.goal = true, first, first
+	l.whole, l.holed = first == 0, false
 	if pos != nil {
 		if first > pos.Next {
 			l.Counts.Lost.Add(uint64(first - pos.Next))
+			l.holed = true
 		}
 		l.clock, l.marks, l.restore = pos.Clock, pos.Marks, kept
 		l.goal = max(pos.Next, first)
@@ -159,6 +165,7 @@ func (l *Lane[T]) Begin(ctx context.Context, pos *Position, kept []kemi.Kept, fi
 			l.clock, l.marks = pos.RewindClock, pos.RewindMarks
 			if rewind > pos.Rewind {
 				l.Counts.Shortened.Add(1)
+				l.holed = true
 				l.was = kemi.Proof{}
 			}
 			l.Counts.Rewinds.Add(1)
@@ -242,6 +249,13 @@ func (l *Lane[T]) take(ctx context.Context, e *Entry) error {
 	if e.Stamp.Seq != 0 {
 		if !l.marks.passes(e.Stamp) {
 			l.Counts.Duplicates.Add(1)
+			return nil
+		}
+		// A write that failed in its middle has left what came after that. Its writer
+		// writes all of it again; taken now, this one would have the one before it taken
+		// for a duplicate. Where the log has lost records, that may have been one of them.
+		if e.After.Seq != 0 && l.marks.passes(e.After) && !l.holed && (l.whole || l.marks.knows(e.After)) {
+			l.Counts.Gaps.Add(1)
 			return nil
 		}
 		if l.lent {

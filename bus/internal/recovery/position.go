@@ -45,6 +45,12 @@ func (m marks) passes(s origin.Stamp) bool {
 	return !ok || s.After(m[i])
 }
 
+// knows tells whether there is a mark of the source of a stamp.
+func (m marks) knows(s origin.Stamp) bool {
+	_, ok := slices.BinarySearchFunc(m, s, order)
+	return ok
+}
+
 // with changes m to the marks after a stamp has passed.
 func (m marks) with(s origin.Stamp) marks {
 	i, ok := slices.BinarySearchFunc(m, s, order)
