@@ -1,6 +1,7 @@
 package columnar_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"testing"
@@ -60,6 +61,28 @@ func BenchmarkMetrics(b *testing.B) {
 			benchmark(b, pollsOf(c[0], c[1], c[2]), columnar.Metrics(), bus.Codec[kemi.Metric](std[kemi.Metric]{}))
 		})
 	}
+}
+
+// BenchmarkNewSets reads label sets that nobody has, as after a start.
+func BenchmarkNewSets(b *testing.B) {
+	src := encode(b, columnar.Metrics(), pollsOf(20, 50, 1))
+	host := []byte("web0")
+	var at []int
+	for i := range src {
+		if bytes.HasPrefix(src[i:], host) {
+			at = append(at, i)
+		}
+	}
+	c := columnar.Metrics()
+	var dst []kemi.Metric
+	b.ReportAllocs()
+	for n := 0; b.Loop(); n++ {
+		for _, i := range at { // another 20 hosts
+			src[i], src[i+1], src[i+2] = 'a'+byte(n%26), 'a'+byte(n/26%26), 'a'+byte(n/26/26%26)
+		}
+		dst, _ = c.DecodeBatch(dst[:0], src)
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(dst)), "ns/record")
 }
 
 func BenchmarkLogs(b *testing.B) {

@@ -200,7 +200,10 @@ func TestAnyValuesComeBackAsTheirJSON(t *testing.T) {
 		X int     `json:"x"`
 		Y float64 `json:"y"`
 	}
-	deep := strings.Repeat("[", 10_001) + strings.Repeat("]", 10_001)
+	deep := []any{}
+	for range 10_000 {
+		deep = []any{deep}
+	}
 	for _, c := range []struct {
 		in   any
 		want slog.Value
@@ -217,11 +220,11 @@ func TestAnyValuesComeBackAsTheirJSON(t *testing.T) {
 		{(*point)(nil), slog.Value{}},
 		{json.Number("1e999"), slog.StringValue("1e999")},
 		{complex(1, 2), slog.StringValue("(1+2i)")},
-		{json.RawMessage(deep[:20_000]), slog.StringValue(fmt.Sprint(json.RawMessage(deep[:20_000])))},
+		{deep, slog.StringValue(strings.Repeat("[", 10_001) + strings.Repeat("]", 10_001))},
 	} {
 		got := decode(t, columnar.Logs(), encode(t, columnar.Logs(), []kemi.Log{{Fields: []slog.Attr{slog.Any("x", c.in)}}}))
 		if want := []slog.Attr{{Key: "x", Value: c.want}}; !sameAttrs(got[0].Fields, want) {
-			t.Errorf("%T %.100v came back as %.100v, want %.100v", c.in, c.in, got[0].Fields, want)
+			t.Errorf("%T came back as %.100v, want %.100v", c.in, got[0].Fields, want)
 		}
 		if again := decode(t, columnar.Logs(), encode(t, columnar.Logs(), got)); !sameAttrs(again[0].Fields, got[0].Fields) {
 			t.Errorf("%v came back the second time as %v", got[0].Fields, again[0].Fields)

@@ -41,7 +41,7 @@ func metrics() [][]kemi.Metric {
 
 func sameMetric(a, b kemi.Metric) bool {
 	if math.IsNaN(a.Float()) && math.IsNaN(b.Float()) { // one is as good as another
-		return a.Kind == b.Kind && a.Name == b.Name && a.Labels == b.Labels && a.Time == b.Time
+		return a.Kind == b.Kind && a.Name == b.Name && a.Labels == b.Labels && a.Time.Equal(b.Time)
 	}
 	return a == b
 }
