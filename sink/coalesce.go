@@ -3,10 +3,12 @@ package sink
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/kemi-go/kemi"
+	"github.com/kemi-go/kemi/internal/origin"
 )
 
 // Coalesce returns a sink that puts the batches of many writers together into fewer,
@@ -24,6 +26,10 @@ import (
 // and is cancelled when all writers of a batch have given up. If to refuses a batch
 // of several writers for good and does not say which record it means, each writer's
 // part is written by itself, so that nobody suffers for another's record.
+//
+// Records of several writers have no common origin on the bus. A durable topic behind
+// takes them, and cannot tell which of them it has had when a flow begins again after
+// a crash: put Coalesce before stores, and not before topics.
 //
 // There is a goroutine while somebody waits, and none when nobody does.
 func Coalesce[T any](to kemi.Sink[T], max int, linger time.Duration) kemi.Sink[T] {
@@ -114,7 +120,12 @@ func (c *coalescer[T]) Write(ctx context.Context, batch []T) error {
 func (c *coalescer[T]) begin(ctx context.Context) *flush[T] {
 	f := &flush[T]{closed: make(chan struct{}), done: make(chan struct{}), batch: c.spare[:0]}
 	c.spare = nil
-	f.ctx, f.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	// The origin is valid until this Write returns, and the flush may be longer under way.
+	values := context.WithoutCancel(ctx)
+	if b := origin.Of(ctx); b != nil {
+		values = origin.With(values, &origin.Batch{Source: b.Source, Marks: slices.Clone(b.Marks)})
+	}
+	f.ctx, f.cancel = context.WithCancel(values)
 	c.open = f
 	go c.lead(f)
 	return f
@@ -185,7 +196,11 @@ func (c *coalescer[T]) lead(f *flush[T]) {
 
 // write writes the batch and gives each writer its part of the answer.
 func (f *flush[T]) write(to kemi.Sink[T]) {
-	err := write(f.ctx, to, f.batch)
+	ctx := f.ctx
+	if len(f.parts) > 1 {
+		ctx = origin.With(ctx, nil)
+	}
+	err := write(ctx, to, f.batch)
 	if err == nil {
 		return
 	}
@@ -197,7 +212,7 @@ func (f *flush[T]) write(to kemi.Sink[T]) {
 			s.take(failed, s.from)
 		case kemi.IsPermanent(err) && len(f.parts) > 1 && f.ctx.Err() == nil:
 			own := f.batch[s.from:s.to]
-			e := write(f.ctx, to, own)
+			e := write(ctx, to, own)
 			if failed, ok := failures(e, own); ok {
 				s.take(failed, 0)
 			} else {

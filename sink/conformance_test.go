@@ -30,11 +30,15 @@ type store struct {
 	calls int
 	down  bool
 	hung  chan struct{}
+	saw   func(context.Context)
 }
 
 func (s *store) Write(ctx context.Context, batch []string) error {
 	s.mu.Lock()
 	s.calls++
+	if s.saw != nil {
+		s.saw(ctx)
+	}
 	hung, down := s.hung, s.down
 	s.mu.Unlock()
 	if hung != nil {
@@ -81,6 +85,15 @@ func harness(s kemi.Sink[string], all bool, stores ...*store) sinktest.Harness[s
 			s.set(down, hung)
 		}
 	}
+	var mu sync.Mutex
+	var seen context.Context // by any of them, last
+	for _, s := range stores {
+		s.saw = func(ctx context.Context) {
+			mu.Lock()
+			defer mu.Unlock()
+			seen = ctx
+		}
+	}
 	return sinktest.Harness[string]{
 		Sink: s,
 		New:  func(i int) string { return fmt.Sprint("record ", i) },
@@ -96,6 +109,11 @@ func harness(s kemi.Sink[string], all bool, stores ...*store) sinktest.Harness[s
 				}
 			}
 			return got
+		},
+		Seen: func() context.Context {
+			mu.Lock()
+			defer mu.Unlock()
+			return seen
 		},
 		Down: func() func() {
 			each(true, nil)

@@ -2,12 +2,15 @@ package sink
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 
 	"github.com/kemi-go/kemi"
+	"github.com/kemi-go/kemi/internal/origin"
 )
 
 // Route returns a sink that writes each record to the one of the routes that pick
@@ -16,7 +19,10 @@ import (
 // must be a pure function; the sink may be used by many goroutines if the routes may.
 //
 // Records of one route keep their order. What fails on one route is named in a
-// partial error, and the others are not tried again.
+// partial error, and the others are not tried again. Not so for records that come from
+// a durable topic: a topic they go to knows what it has by the whole of a batch, so
+// that is offered again as a whole. Routes to one and the same sink are one route; two
+// routes must not lead to one durable topic in different wrappers.
 func Route[T any](pick func(T) string, routes map[string]kemi.Sink[T], otherwise kemi.Sink[T]) kemi.Sink[T] {
 	r := &route[T]{pick: pick, index: map[string]int{}}
 	for _, k := range slices.Sorted(maps.Keys(routes)) {
@@ -25,7 +31,17 @@ func Route[T any](pick func(T) string, routes map[string]kemi.Sink[T], otherwise
 		r.sinks = append(r.sinks, routes[k])
 	}
 	r.sinks = append(r.sinks, otherwise)
+	for i, s := range r.sinks {
+		r.slot = append(r.slot, slices.IndexFunc(r.sinks[:i+1], func(o kemi.Sink[T]) bool { return sameSink(o, s) }))
+		if r.slot[i] < 0 { // nil, or not to be compared
+			r.slot[i] = i
+		}
+	}
 	return r
+}
+
+func sameSink[T any](a, b kemi.Sink[T]) bool {
+	return a != nil && b != nil && reflect.TypeOf(a).Comparable() && reflect.ValueOf(b).Comparable() && a == b
 }
 
 type route[T any] struct {
@@ -33,6 +49,7 @@ type route[T any] struct {
 	index map[string]int // of a name in sinks
 	names []string
 	sinks []kemi.Sink[T] // the last is for all other names, and may be nil
+	slot  []int          // of a sink: the first that is the same
 }
 
 func (r *route[T]) String() string {
@@ -66,6 +83,7 @@ func (r *route[T]) Write(ctx context.Context, batch []T) error {
 		if !ok {
 			n = len(r.sinks) - 1
 		}
+		n = r.slot[n]
 		to[i] = n
 		size[n]++
 		mixed = mixed || n != to[0]
@@ -91,7 +109,7 @@ func (r *route[T]) Write(ctx context.Context, batch []T) error {
 	parts = slices.DeleteFunc(parts, func(p part[T]) bool { return len(p.batch) == 0 })
 	each(len(parts), func(i int) {
 		p := &parts[i]
-		p.failed, p.done = settle(ctx, p.sink, p.batch), true
+		p.failed, p.done = settle(origin.Pick(ctx, len(batch), p.at), p.sink, p.batch), true
 	})
 	for _, p := range parts {
 		if !p.done {
@@ -99,6 +117,25 @@ func (r *route[T]) Write(ctx context.Context, batch []T) error {
 		}
 		for _, f := range p.failed {
 			failed = append(failed, kemi.Failure{Index: p.at[f.Index], Err: f.Err})
+		}
+	}
+	return wholly(ctx, batch, failed)
+}
+
+// wholly is the partial error, or an error about the whole batch if something in it may
+// pass and a durable topic may be among those who have taken the rest: a part of a batch
+// has no origin that it could be known by.
+func wholly[T any](ctx context.Context, batch []T, failed []kemi.Failure) error {
+	if origin.Of(ctx).Covers(len(batch)) {
+		const most = 10
+		var errs []error
+		for _, f := range failed {
+			if len(errs) < most && !kemi.IsPermanent(f.Err) {
+				errs = append(errs, f.Err)
+			}
+		}
+		if len(errs) > 0 {
+			return errors.Join(errs...)
 		}
 	}
 	return kemi.Partial(batch, failed...)
@@ -116,14 +153,20 @@ func settle[T any](ctx context.Context, to kemi.Sink[T], batch []T) []kemi.Failu
 		return failed
 	}
 	if kemi.IsPermanent(err) && len(batch) > 1 && ctx.Err() == nil {
-		half := len(batch) / 2
-		failed := settle(ctx, to, batch[:half])
-		for _, f := range settle(ctx, to, batch[half:]) {
-			failed = append(failed, kemi.Failure{Index: half + f.Index, Err: f.Err})
-		}
-		return failed
+		return halve(ctx, to, batch)
 	}
 	return all(batch, err)
+}
+
+// halve settles the halves of a batch that was refused for good.
+func halve[T any](ctx context.Context, to kemi.Sink[T], batch []T) []kemi.Failure {
+	ctx = origin.With(ctx, nil) // in each half they would be counted from the start
+	half := len(batch) / 2
+	failed := settle(ctx, to, batch[:half])
+	for _, f := range settle(ctx, to, batch[half:]) {
+		failed = append(failed, kemi.Failure{Index: half + f.Index, Err: f.Err})
+	}
+	return failed
 }
 
 // all says that every record failed with err.

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/kemi-go/kemi"
+	"github.com/kemi-go/kemi/internal/origin"
 )
 
 // Tee returns a sink that writes each batch to all branches at once and answers nil
@@ -18,6 +19,11 @@ import (
 // had taken the record too, so they should not mind a record that comes twice; where
 // they do, or where one branch must not wait for another, read the topic as two
 // groups instead.
+//
+// A durable topic among the branches does not mind if the records come from a durable
+// topic too: it knows a batch by where it comes from. So that it sees the same batch
+// again, and never a part that it could not know, such a batch is offered again as a
+// whole, and if a branch refuses it for good, Tee itself finds out which record it means.
 func Tee[T any](branches ...kemi.Sink[T]) kemi.Sink[T] {
 	switch len(branches) {
 	case 0:
@@ -39,12 +45,26 @@ func (t tee[T]) Write(ctx context.Context, batch []T) error {
 		errs[i] = errEnded
 		errs[i] = write(ctx, t[i], batch)
 	})
-	for _, err := range errs {
-		if err != nil {
-			return merge(batch, errs)
+	known := origin.Of(ctx).Covers(len(batch))
+	bad := false
+	for i, err := range errs {
+		if err == nil {
+			continue
+		}
+		bad = true
+		if _, named := failures(err, batch); known && !named && kemi.IsPermanent(err) && len(batch) > 1 {
+			// A flow that halves the batch would bring the halves to all branches.
+			errs[i] = kemi.Partial(batch, halve(ctx, t[i], batch)...)
 		}
 	}
-	return nil
+	if !bad {
+		return nil
+	}
+	err := merge(batch, errs)
+	if failed, named := failures(err, batch); named && known {
+		return wholly(ctx, batch, failed)
+	}
+	return err
 }
 
 func (t tee[T]) String() string {

@@ -21,10 +21,12 @@ type disk struct {
 	safe  []string
 	down  bool
 	hung  chan struct{} // not nil while it hangs
+	seen  context.Context
 }
 
 func (d *disk) put(ctx context.Context, batch []string, sync bool) error {
 	d.mu.Lock()
+	d.seen = ctx
 	hung, down := d.hung, d.down
 	d.mu.Unlock()
 	if hung != nil {
@@ -85,6 +87,11 @@ func (d *disk) harness(write func(ctx context.Context, batch []string) error) Ha
 				close(hung)
 				d.hung = nil
 			}
+		},
+		Seen: func() context.Context {
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			return d.seen
 		},
 		Patience: time.Second,
 	}
@@ -289,6 +296,17 @@ func TestBreaches(t *testing.T) {
 					broken = d.good(ctx, batch)
 				}
 				return broken
+			}
+		}},
+		{"starts a context anew", "hands on the values of its context", "values", func(d *disk) write {
+			return func(_ context.Context, batch []string) error { return d.good(context.Background(), batch) }
+		}},
+		{"starts a context anew for a large batch", "hands on the values of its context", "values", func(d *disk) write {
+			return func(ctx context.Context, batch []string) error {
+				if len(batch) > 1000 {
+					ctx = context.Background()
+				}
+				return d.good(ctx, batch)
 			}
 		}},
 		{"says nil in an outage", "recovers after an outage", "not stored", func(d *disk) write {

@@ -61,6 +61,11 @@ type Harness[T any] struct {
 	// Block makes the far side hang, answering nothing, until release is called.
 	Block func() (release func())
 
+	// Seen returns the context that the sinks behind the one under test were given
+	// last. It is for sinks that wrap others: the values of a context, such as where a
+	// batch comes from, have to reach them.
+	Seen func() context.Context
+
 	// Patience is how long Write may take to return after its context is done, and
 	// how long a Write that should work may take. 0 is ten seconds.
 	Patience time.Duration
@@ -104,6 +109,7 @@ func checks[T any]() []check[T] {
 		{"names the bad records", namesBadRecords[T]},
 		{"refuses a bad record for good", refusesBadRecord[T]},
 		{"recovers after an outage", recovers[T]},
+		{"hands on the values of its context", handsOnValues[T]},
 	}
 }
 
@@ -517,4 +523,26 @@ func recovers[T any](r *run[T]) {
 		time.Sleep(10 * time.Millisecond)
 	}
 	r.wantStored("after an outage", append(before, during...))
+}
+
+// handsOnValues writes batches of different lengths, since a wrapper may know several
+// ways on.
+func handsOnValues[T any](r *run[T]) {
+	if r.Seen == nil {
+		r.Skip("no Seen hook")
+	}
+	type key struct{}
+	for i, n := range []int{1, 10, 2500} {
+		batch := r.batch(10_000*i, n)
+		if err := r.write(context.WithValue(r.ctx, key{}, i), batch); err != nil {
+			r.Fatalf("Write of %d good records: %v", n, err)
+		}
+		ctx := r.Seen()
+		if ctx == nil {
+			r.Fatalf("the sinks behind were not given a batch of %d", n)
+		}
+		if got := ctx.Value(key{}); got != i {
+			r.Errorf("the context that the sinks behind were given with a batch of %d has not the values of the caller's", n)
+		}
+	}
 }
