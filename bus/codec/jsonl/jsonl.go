@@ -66,13 +66,14 @@ func (lines[T]) AppendBatch(dst []byte, batch []T) ([]byte, error) {
 
 func (lines[T]) DecodeBatch(dst []T, src []byte) ([]T, error) {
 	had := len(dst)
+	var record, zero T
 	for n := 1; len(src) > 0; n++ {
 		var line []byte
 		line, src, _ = bytes.Cut(src, []byte{'\n'})
 		if len(bytes.TrimSpace(line)) == 0 {
 			continue
 		}
-		var record T
+		record = zero // nothing of one record is to show in the next
 		if err := decode(line, &record); err != nil {
 			clear(dst[had:])
 			return dst[:had], fmt.Errorf("jsonl: line %d: want the JSON of one %T on each line: %w", n, record, err)
@@ -85,6 +86,10 @@ func (lines[T]) DecodeBatch(dst []T, src []byte) ([]T, error) {
 func decode(line []byte, record any) error {
 	switch r := record.(type) { // they look at all of the line by themselves
 	case *kemi.Metric:
+		if m, ok := readMetric(line); ok {
+			*r = m
+			return nil
+		}
 		return r.UnmarshalJSON(line)
 	case *kemi.Log:
 		return r.UnmarshalJSON(line)

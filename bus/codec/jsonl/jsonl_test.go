@@ -213,8 +213,8 @@ func refused[T any](t *testing.T, want string, batch ...T) {
 }
 
 func TestMessagesMayBeMadeByHand(t *testing.T) {
-	got, err := jsonl.Codec[order]().DecodeBatch(nil, []byte("\n  {\"id\": 1}\r\n\r\n{ \"id\":2, \"more\": [1] } \n{\"id\":3}"))
-	if want := []order{{ID: 1}, {ID: 2}, {ID: 3}}; err != nil || !reflect.DeepEqual(got, want) {
+	got, err := jsonl.Codec[order]().DecodeBatch(nil, []byte("\n  {\"id\": 1, \"lines\":[\"a\",\"b\"]}\r\n\r\n{ \"id\":2, \"more\": [1] } \n{\"id\":3,\"lines\":[\"c\"]}"))
+	if want := []order{{ID: 1, Lines: []string{"a", "b"}}, {ID: 2}, {ID: 3, Lines: []string{"c"}}}; err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("%v, %v", got, err)
 	}
 }
