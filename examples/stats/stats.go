@@ -1,0 +1,217 @@
+package main
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/kemi-go/kemi"
+	"github.com/kemi-go/kemi/rule/promql"
+	"github.com/kemi-go/kemi/sink/notify/log"
+	"github.com/kemi-go/kemi/sink/notify/webhook"
+	"github.com/kemi-go/kemi/sink/opentsdb"
+	"github.com/kemi-go/kemi/source/inventory"
+	"github.com/kemi-go/kemi/source/snmp"
+	"github.com/kemi-go/kemi/transform"
+	"github.com/kemi-go/kemi/transform/counter"
+	"github.com/kemi-go/kemi/transform/derive"
+)
+
+//go:embed rules.yml
+var shipped embed.FS
+
+// flows is the STATS pipeline: what each role does. A flow reads its topic by its own
+// name, and goes on where that name has stopped.
+func (s *stats) flows(on *topics) []flow {
+	return []flow{
+		{"producer", func() *kemi.Flow { return kemi.Connect("producer", s.jobs, on.jobs) }},
+		{"poller", func() *kemi.Flow {
+			return kemi.Pipe("poller", on.jobs.Group("poller"), s.poller, on.raw, stragglersSoon)
+		}},
+		{"calculator", func() *kemi.Flow { return kemi.Pipe("calculator", on.raw.Group("calculator"), s.rates, on.metrics) }},
+		{"forwarder", func() *kemi.Flow { return kemi.Connect("forwarder", on.metrics.Group("forwarder"), s.store) }},
+		{"alert", func() *kemi.Flow { return kemi.Pipe("alert", on.metrics.All("alert"), s.rules, on.alerts) }},
+		{"handler", func() *kemi.Flow { return kemi.Connect("handler", on.alerts.Group("handler"), s.log) }},
+		{"webhook", func() *kemi.Flow { return kemi.Connect("webhook", on.alerts.Group("webhook"), s.webhook) }},
+	}
+}
+
+// flow is made when its role is played here: its stages are there only then.
+type flow struct {
+	name string
+	make func() *kemi.Flow
+}
+
+// stragglersSoon makes a poller look ten times a second for answers that were late.
+var stragglersSoon = kemi.TickEvery(100 * time.Millisecond)
+
+// stats is the pipeline of this process, its stages, and what it has opened.
+type stats struct {
+	pipeline *kemi.Pipeline
+
+	jobs    *inventory.Source
+	poller  *snmp.Poller
+	rates   kemi.Transform[kemi.Metric, kemi.Metric]
+	store   *opentsdb.Sink
+	rules   *promql.Rules
+	log     kemi.Sink[kemi.Alert]
+	webhook *webhook.Sink
+
+	on     *topics
+	intro  []string // what to tell the user first
+	stored func() string
+	opened []io.Closer
+}
+
+func (s *stats) close() {
+	for _, c := range slices.Backward(s.opened) {
+		c.Close()
+	}
+}
+
+// newStats builds the pipeline of some roles.
+func newStats(ctx context.Context, cfg *config, roles []string, on *topics, out io.Writer, logger *zap.Logger) (_ *stats, err error) {
+	s := &stats{on: on}
+	defer func() {
+		if err != nil {
+			s.close()
+		}
+	}()
+	stages := map[string]func() error{
+		"producer": func() error { return s.openProducer(ctx, cfg, logger) },
+		"poller": func() (err error) {
+			s.poller, err = snmp.NewPoller(snmp.Config{Credentials: credentials(cfg), DefaultCredential: defaultCredential(cfg), Logger: logger})
+			return s.opens(s.poller, err)
+		},
+		"calculator": func() error {
+			rates, err1 := counter.New(counter.Config{Interval: cfg.interval()})
+			formulas, err2 := derive.New(derive.Config{Formulas: derive.Linux()})
+			s.rates = transform.Then(rates, formulas)
+			return errors.Join(err1, err2)
+		},
+		"forwarder": func() (err error) {
+			url, err := s.openTSDB(cfg)
+			if err != nil {
+				return err
+			}
+			s.store, err = opentsdb.New(opentsdb.Config{URL: url, Logger: logger})
+			return s.opens(s.store, err)
+		},
+		"alert": func() (err error) {
+			c := promql.Config{Files: cfg.Rules, EvaluationInterval: cfg.interval(), Logger: logger}
+			if len(cfg.Rules) == 0 {
+				c.Files, c.FS = []string{"rules.yml"}, shipped
+			}
+			if s.rules, err = promql.New(c); err == nil {
+				go s.rules.Watch(ctx, time.Second)
+			}
+			return err
+		},
+		"handler": func() (err error) {
+			s.log = log.New(out)
+			if cfg.Webhook.URL == "" {
+				return nil
+			}
+			s.webhook, err = webhook.New(webhook.Config{URL: cfg.Webhook.URL, Secrets: secrets(cfg.Webhook.Secret)})
+			return s.opens(s.webhook, err)
+		},
+	}
+	play := slices.Clone(roles)
+	for _, role := range roles {
+		if err := stages[role](); err != nil {
+			return nil, err
+		}
+	}
+	if s.webhook != nil {
+		play = append(play, "webhook")
+	}
+	s.pipeline = &kemi.Pipeline{
+		Name:         "stats",
+		DeadLetters:  deadLetters(on.dead, logger),
+		Logger:       logger,
+		DrainTimeout: 10 * time.Second,
+	}
+	for _, f := range s.flows(on) {
+		if slices.Contains(play, f.name) {
+			s.pipeline.Flows = append(s.pipeline.Flows, f.make())
+		}
+	}
+	return s, nil
+}
+
+// opens takes what has to be closed at the end.
+func (s *stats) opens(c io.Closer, err error) error {
+	if err == nil {
+		s.opened = append(s.opened, c)
+	}
+	return err
+}
+
+// openProducer makes the source of jobs: which hosts there are, and when it is their turn.
+func (s *stats) openProducer(ctx context.Context, cfg *config, logger *zap.Logger) error {
+	hosts, err := s.discoverer(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	s.jobs, err = inventory.New(hosts, inventory.Config{
+		Interval: cfg.interval(), FirstInterval: min(3*time.Second, cfg.interval()), Logger: logger,
+	})
+	return err
+}
+
+// discoverer says which hosts to poll: those of the config, or this machine.
+func (s *stats) discoverer(ctx context.Context, cfg *config) (inventory.Discoverer, error) {
+	var parts []inventory.Discoverer
+	var listed []inventory.Target
+	for _, t := range cfg.Targets {
+		labels := make([]kemi.Label, 0, len(t.Labels))
+		for k, v := range t.Labels {
+			labels = append(labels, kemi.Label{Name: k, Value: v})
+		}
+		listed = append(listed, inventory.Target{
+			Address: t.Address, Resource: t.Host, Service: t.Service, Auth: t.Auth, Labels: kemi.NewLabels(labels...),
+		})
+	}
+	if len(listed) > 0 {
+		parts = append(parts, inventory.Static(listed...))
+	}
+	if len(cfg.TargetFiles) > 0 {
+		parts = append(parts, inventory.Files(cfg.TargetFiles...))
+	}
+	if cfg.TargetURL != "" {
+		d, err := inventory.HTTP(inventory.HTTPConfig{URL: cfg.TargetURL, Refresh: cfg.interval()})
+		if err != nil {
+			return nil, err
+		}
+		parts = append(parts, d)
+	}
+	if len(parts) > 0 {
+		s.intro = append(s.intro, "polling the hosts of the config")
+		return inventory.Join(parts...), nil
+	}
+	self, err := s.localAgent(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return inventory.Static(self), nil
+}
+
+// deadLetters is where records go that a stage refused for good: to a topic of their
+// own, and into the log.
+func deadLetters(topic kemi.Sink[kemi.DeadLetter], logger *zap.Logger) kemi.Sink[kemi.DeadLetter] {
+	return kemi.SinkFunc[kemi.DeadLetter](func(ctx context.Context, batch []kemi.DeadLetter) error {
+		if err := topic.Write(ctx, batch); err != nil {
+			return fmt.Errorf("dead letters: %w", err)
+		}
+		for _, d := range batch {
+			logger.Warn("refused for good", zap.String("flow", d.Flow), zap.String("error", d.Error))
+		}
+		return nil
+	})
+}

@@ -1,0 +1,101 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/kemi-go/kemi"
+)
+
+// tell says every now and then how the flows are doing, a line for each.
+func (s *stats) tell(w io.Writer, every time.Duration, ended <-chan struct{}) {
+	if every <= 0 {
+		return
+	}
+	t := time.NewTicker(every)
+	defer t.Stop()
+	before, at := s.pipeline.Stats(), time.Now()
+	for {
+		select {
+		case <-ended:
+			return
+		case now := <-t.C:
+			stats, readers := s.pipeline.Stats(), s.on.readers()
+			lines := now.Format(time.TimeOnly) + " how the flows are doing\n"
+			for i, f := range stats {
+				rate := float64(f.Done-before[i].Done) / now.Sub(at).Seconds()
+				lines += statusLine(f, rate, readers, s.notes(f.Name)) + "\n"
+			}
+			fmt.Fprint(w, lines)
+			before, at = stats, now
+		}
+	}
+}
+
+// statusLine says what a flow has done, what waits for it, and what it suffers from.
+func statusLine(f kemi.FlowStats, rate float64, readers map[string]reader, notes string) string {
+	line := fmt.Sprintf("  %-10s %8d records %7.1f/s", f.Name, f.Done, rate)
+	if r, reads := readers[f.Name]; reads {
+		line += fmt.Sprintf("  lag %d", r.lag)
+		if r.rewinds > 0 {
+			line += fmt.Sprintf("  replays %d, proved %d", r.rewinds, r.proved)
+		}
+	}
+	if f.Mismatches > 0 {
+		line += fmt.Sprintf("  MISMATCHES %d", f.Mismatches)
+	}
+	if n := f.Dead + f.Dropped; n > 0 {
+		line += fmt.Sprintf("  refused %d", n)
+	}
+	if f.LastErr != "" && time.Since(f.LastErrTime) < 10*time.Second {
+		line += "  FAILING: " + f.LastErr
+	}
+	return line + notes
+}
+
+// notes is what only some flows have to say.
+func (s *stats) notes(flow string) string {
+	switch {
+	case flow == "poller":
+		if n := s.poller.Stats().Stale; n > 0 {
+			return fmt.Sprintf("  too old and dropped %d", n)
+		}
+	case flow == "forwarder" && s.stored != nil:
+		return "  in the store: " + s.stored()
+	case flow == "alert":
+		firing := 0
+		for _, a := range s.rules.Active() {
+			if a.State == kemi.StateFiring {
+				firing++
+			}
+		}
+		return fmt.Sprintf("  firing %d", firing)
+	}
+	return ""
+}
+
+// drained says what the pipeline did, and what of it did not get through.
+func (s *stats) drained() string {
+	var b strings.Builder
+	b.WriteString("drained:")
+	left, readers := int64(0), s.on.readers()
+	for _, f := range s.pipeline.Stats() {
+		fmt.Fprintf(&b, " %s %d", f.Name, f.Done)
+		if n := readers[f.Name].lag; n > 0 {
+			fmt.Fprintf(&b, " (%d not)", n)
+			left += n
+		}
+		if err := f.Balance(); err != nil {
+			b.WriteString(" (" + err.Error() + ")")
+		}
+		b.WriteString(",")
+	}
+	if s.on.keeps {
+		fmt.Fprintf(&b, " waiting for the next start %d", left)
+	} else {
+		fmt.Fprintf(&b, " left behind %d", left)
+	}
+	return b.String()
+}
