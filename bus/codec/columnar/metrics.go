@@ -264,6 +264,9 @@ func (d *metricsReader) read(dst []kemi.Metric, held *held) []kemi.Metric {
 	d.readNames()
 	d.readLabels()
 	d.readSets(held)
+	if d.err != nil {
+		return dst
+	}
 
 	had := len(dst)
 	dst = slices.Grow(dst, n)[:had+n]
