@@ -444,6 +444,10 @@ func (l *Lane[T]) Position() (Position, []kemi.Kept) {
 // ticks then.
 func (l *Lane[T]) Ticks() bool { return l.lane.Ticks() }
 
+// Horizon is how much input before the position the state depends on: where there is
+// none, nothing before Position.Next is read.
+func (l *Lane[T]) Horizon() time.Duration { return l.lane.Horizon() }
+
 // Live tells whether the replay is over, for the goroutine that feeds.
 func (l *Lane[T]) Live() bool { return l.live }
 
