@@ -28,6 +28,7 @@ func TestConformance(t *testing.T) {
 			},
 			Batches:        polls,
 			BatchInvariant: true,
+			TickAt:         func(i int) time.Time { return start.Add(time.Duration(i) * 20 * time.Second) }, // as many polls as hosts a minute
 			Time:           func(m kemi.Metric) time.Time { return m.Time },
 		}
 	})

@@ -93,17 +93,23 @@ type Config struct {
 // [Rates.Fork]; one Rates is used by one goroutine at a time. Only Stats may be
 // called beside the others.
 //
-// The state is one entry per counter, about 100 bytes with its place in the map. It is
-// forgotten when it is older than MaxGap, as nothing can depend on it any more. No
-// clock is read and no output follows the order of a map: the same input gives the
-// same output, in the order of the input.
+// The state is one entry per counter, about 120 bytes with its place in the map. It is
+// forgotten when it is older than MaxGap, as nothing can depend on it any more: by the
+// ticks of the lane, or where there are none, by the Times of the input. No clock is
+// read and no output follows the order of a map: the same input gives the same output,
+// in the order of the input.
 type Rates struct {
 	*settings
 	totals *totals
 
 	hosts map[string]*host
 	defs  map[defKey]*def
+	sum   uint64 // of all entries
 	age   age
+
+	ticked bool   // the time is that of ticks, and not of age
+	at     int64  // the span of the last tick
+	turn   uint32 // of entries that are the same for who knows this span only
 }
 
 // settings are read-only and shared by all forks.
@@ -114,6 +120,8 @@ type settings struct {
 	limits              map[string]Limit
 	references          []string // the names in Limit.Of
 	gap                 int64    // maxGap in nanoseconds
+	span                int64    // see proof.go; nanoseconds
+	version             uint64
 }
 
 // New checks c and returns the stage.
@@ -138,6 +146,7 @@ func New(c Config) (*Rates, error) {
 		s.uptime = "agent_uptime_seconds"
 	}
 	s.gap = int64(s.maxGap)
+	s.span = s.gap + s.gap/10 // readings MaxGap apart may come a little further apart
 	s.limits = StandardLimits()
 	for name, l := range c.Limits {
 		if err := l.check(name); err != nil {
@@ -150,6 +159,7 @@ func New(c Config) (*Rates, error) {
 			s.references = append(s.references, l.Of)
 		}
 	}
+	s.version = versionOf(s)
 	return (&Rates{settings: s, totals: new(totals)}).fork(), nil
 }
 
@@ -161,9 +171,9 @@ func (r *Rates) fork() *Rates {
 	return &Rates{settings: r.settings, totals: r.totals, hosts: map[string]*host{}, defs: map[defKey]*def{}}
 }
 
-// Horizon is how much past input the output depends on: MaxGap, and one Interval
-// because the hosts of a lane are not polled at the same moment.
-func (r *Rates) Horizon() time.Duration { return r.maxGap + r.interval }
+// Horizon is how much past input the state is made of: two spans of MaxGap and a tenth,
+// the one that is under way and the one before.
+func (r *Rates) Horizon() time.Duration { return time.Duration(2 * r.span) }
 
 // Apply appends the rates of src, and its gauges, to dst. It returns no error.
 func (r *Rates) Apply(_ context.Context, dst, src []kemi.Metric) ([]kemi.Metric, error) {
@@ -186,7 +196,7 @@ func (r *Rates) poll(dst, src []kemi.Metric, name string, n *Stats) []kemi.Metri
 	t := src[0].Time.UnixNano()
 	h := r.hosts[name]
 	if h == nil {
-		h = &host{up: unknown}
+		h = &host{up: unknown, id: fnv(name)}
 		r.hosts[name] = h
 	}
 	for i := range src {
@@ -194,7 +204,7 @@ func (r *Rates) poll(dst, src []kemi.Metric, name string, n *Stats) []kemi.Metri
 			r.look(h, &src[i], t)
 		}
 	}
-	up := h.uptimeAt(t)
+	up, lately := h.uptimeAt(t), h.uptimeLately(t, r.turn)
 	for i := range src {
 		m := &src[i]
 		if m.Kind != kemi.KindGauge {
@@ -202,7 +212,7 @@ func (r *Rates) poll(dst, src []kemi.Metric, name string, n *Stats) []kemi.Metri
 			if r.keep {
 				dst = append(dst, *m)
 			}
-			dst = r.rate(dst, h, m, t, up, n)
+			dst = r.rate(dst, h, m, t, up, lately, n)
 			continue
 		}
 		dst = append(dst, *m)
@@ -219,26 +229,53 @@ func (r *Rates) poll(dst, src []kemi.Metric, name string, n *Stats) []kemi.Metri
 // look notes what a gauge tells about the counters beside it.
 func (r *Rates) look(h *host, m *kemi.Metric, t int64) {
 	if m.Name == r.uptime {
-		h.sawUptime(t, m.Float(), r.gap)
+		r.sawUptime(h, t, m.Float())
 		return
 	}
 	for _, name := range r.references {
 		if m.Name == name {
-			k := key{name, m.Labels}
-			old, ok := h.references[k]
-			if !ok || t > old.t || old.t-t > r.gap {
-				if h.references == nil {
-					h.references = map[key]reference{}
-				}
-				h.references[k] = reference{t, m.Float()}
-			}
+			r.refer(h, key{name, m.Labels}, t, m.Float())
 			return
 		}
 	}
 }
 
+// refer notes a gauge that limits refer to.
+func (r *Rates) refer(h *host, k key, t int64, v float64) {
+	if h.references == nil {
+		h.references = map[key]reference{}
+	}
+	ref, ok := h.references[k]
+	same := !ok || ref.turn == r.turn
+	if !ok {
+		ref = reference{id: fnv(k.name) ^ k.labels.Hash()}
+	}
+	if !ok || isNew(ref.t, t, r.gap) {
+		if ok {
+			r.sum -= ref.sum()
+		}
+		ref.t, ref.v = t, v
+		r.sum += ref.sum()
+	}
+	ref.turn = r.turn
+	if !same {
+		l := h.ownLate()
+		y, ok := l.references[k]
+		if !ok || isNew(y.t, t, r.gap) {
+			y = reference{t: t, v: v, id: ref.id, turn: r.turn - 1}
+		}
+		if y.t == ref.t && math.Float64bits(y.v) == math.Float64bits(ref.v) {
+			delete(l.references, k)
+		} else {
+			ref.turn = r.turn - 1
+			l.references[k] = y
+		}
+	}
+	h.references[k] = ref
+}
+
 // rate compares a reading with the one before it.
-func (r *Rates) rate(dst []kemi.Metric, h *host, m *kemi.Metric, t int64, up float64, n *Stats) []kemi.Metric {
+func (r *Rates) rate(dst []kemi.Metric, h *host, m *kemi.Metric, t int64, up, lately float64, n *Stats) []kemi.Metric {
 	v := m.Uint()
 	if m.Kind == kemi.KindFloatCounter {
 		f := m.Float()
@@ -254,17 +291,35 @@ func (r *Rates) rate(dst []kemi.Metric, h *host, m *kemi.Metric, t int64, up flo
 		if h.series == nil {
 			h.series = map[key]*series{}
 		}
-		h.series[k] = &series{t, v, up, r.def(m)}
+		def := r.def(m)
+		x := &series{t: t, v: v, up: up, def: def, id: identity(def, m.Labels), turn: r.turn}
+		h.series[k] = x
+		r.sum += x.sum()
+		if s != nil {
+			r.sum -= s.sum()
+		}
+		if up != lately || s != nil && s.turn != r.turn {
+			r.follow(h, k, x, nil, t, v, lately, def)
+		}
 		n.Primed++
 		return dst
 	}
 	since := t - s.t
 	if since <= 0 && since >= -r.gap {
+		if s.turn != r.turn {
+			r.follow(h, k, s, nil, t, v, lately, s.def)
+		}
 		n.Repeated++
 		return dst
 	}
 	old := *s
 	s.t, s.v, s.up = t, v, up
+	r.sum += s.sum() - old.sum()
+	if s.turn != r.turn {
+		r.follow(h, k, s, nil, t, v, lately, s.def)
+	} else if up != lately {
+		r.follow(h, k, s, &old, t, v, lately, s.def)
+	}
 	if since < 0 || since > r.gap {
 		n.Primed++
 		return dst

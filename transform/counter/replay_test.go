@@ -41,15 +41,35 @@ func TestReplayOfTheHorizonEqualsLiving(t *testing.T) {
 	}
 }
 
-// The horizon is not longer than it has to be: a reading at its far end counts.
-func TestHalfTheHorizonIsNotEnough(t *testing.T) {
-	r := newRates(t, counter.Config{})
-	first, second := poll(c64(0, 0)), poll(c64(299, 299))
-	if r.Horizon()/2 > 299*time.Second {
-		t.Fatalf("the horizon is %v", r.Horizon())
+// A reading is remembered for MaxGap and a little more whenever it comes, and forgotten
+// by the end of the horizon, also if the host has an old clock and nothing else comes.
+func TestAReadingIsRememberedForMaxGapOfTheLanesTime(t *testing.T) {
+	for _, skew := range []float64{0, 3600, -86400} {
+		for phase := 0.0; phase < 330; phase += 7 {
+			r := newRates(t, counter.Config{}).Fork().(*counter.Rates)
+			tick(t, r, phase)
+			feed(t, r, poll(c64(phase+skew, 0)))
+			for s := phase + 1; s <= phase+310; s++ {
+				tick(t, r, s)
+			}
+			want(t, feed(t, r, poll(c64(phase+skew+299, 299))), "c_rate", 1)
+
+			for s := phase + 311; s <= phase+310+r.Horizon().Seconds(); s++ {
+				tick(t, r, s)
+			}
+			if p := r.Proof(); p.Hash != 0 {
+				t.Fatalf("skew %v, phase %v: %x is left", skew, phase, p.Hash)
+			}
+			want(t, feed(t, r, poll(c64(phase+skew+300, 300))), "c_rate")
+		}
 	}
-	want(t, feed(t, r.Fork(), first, second), "c_rate", 1)
-	want(t, feed(t, r.Fork(), second), "c_rate")
+}
+
+func tick(t *testing.T, r *counter.Rates, s float64) {
+	t.Helper()
+	if out, err := r.Tick(t.Context(), nil, at(s)); err != nil || len(out) > 0 {
+		t.Fatalf("Tick gave %v, %v", out, err)
+	}
 }
 
 func TestForksShareNoState(t *testing.T) {
@@ -66,10 +86,9 @@ func TestForksShareNoState(t *testing.T) {
 
 func TestHorizonFollowsTheConfig(t *testing.T) {
 	for want, c := range map[time.Duration]counter.Config{
-		6 * time.Minute:                {},
-		5*time.Minute + 10*time.Second: {Interval: 10 * time.Second},
-		4 * time.Hour:                  {Interval: time.Hour},
-		3 * time.Minute:                {MaxGap: 2 * time.Minute},
+		11 * time.Minute:               {},
+		6*time.Hour + 36*time.Minute:   {Interval: time.Hour},
+		4*time.Minute + 24*time.Second: {MaxGap: 2 * time.Minute},
 	} {
 		if got := newRates(t, c).Horizon(); got != want {
 			t.Errorf("%+v: horizon %v, want %v", c, got, want)

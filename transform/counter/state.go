@@ -7,12 +7,16 @@ type host struct {
 	series     map[key]*series
 	references map[key]reference
 
+	id        uint64
 	up        float64 // the newest uptime, or unknown
 	upAt      int64
-	restarted bool // the newest uptime tells of a restart that was not told yet
+	turn      uint32 // of the uptime; see proof.go
+	restarted bool   // the newest uptime tells of a restart that was not told yet
 
 	swept int64 // when old series were last looked for
 	round int   // of age, when the host was last heard
+
+	late *late // see proof.go; nil: nothing
 }
 
 type key struct {
@@ -26,17 +30,24 @@ type series struct {
 	v   uint64  // the number, or the bits of a FloatCounter
 	up  float64 // the agent's uptime in the same poll, or unknown
 	def *def
+	id  uint64
+
+	turn uint32 // see proof.go
 }
 
 // reference is the last reading of a gauge that a limit refers to.
 type reference struct {
-	t int64
-	v float64
+	t  int64
+	v  float64
+	id uint64
+
+	turn uint32 // see proof.go
 }
 
 // def is what the series of one name share.
 type def struct {
 	kind        kemi.Kind
+	id          uint64
 	rate, delta string
 	limit       Limit
 }
@@ -50,13 +61,14 @@ func (r *Rates) def(m *kemi.Metric) *def {
 	k := defKey{m.Name, m.Kind}
 	d := r.defs[k]
 	if d == nil {
-		d = &def{m.Kind, m.Name + "_rate", m.Name + "_delta", r.limits[m.Name]}
+		d = &def{m.Kind, fnv(m.Name) + uint64(m.Kind), m.Name + "_rate", m.Name + "_delta", r.limits[m.Name]}
 		r.defs[k] = d
 	}
 	return d
 }
 
-// age is a lane's idea of how time goes by, made from the Times of its input alone.
+// age is a lane's idea of how time goes by, made from the Times of its input alone, as
+// long as nobody ticks it.
 // It only decides when the state of silent hosts is forgotten.
 //
 // One host with a wrong clock, or one that sends what it has kept for a day, must
@@ -73,18 +85,23 @@ type age struct {
 const manyStrays = 100_000
 
 // expire forgets what is too old to be compared with anything, be it with a reading
-// that comes late by MaxGap.
+// that comes late by MaxGap. It is for lanes that nobody ticks.
 func (r *Rates) expire(h *host, t int64, records int) {
+	if r.ticked {
+		return
+	}
 	h.round = r.age.round
 	if since := t - h.swept; since > r.gap || since < -r.gap {
 		h.swept = t
 		for k, s := range h.series {
 			if t-s.t > 2*r.gap {
+				r.sum -= s.sum()
 				delete(h.series, k)
 			}
 		}
 		for k, ref := range h.references {
 			if t-ref.t > 2*r.gap {
+				r.sum -= ref.sum()
 				delete(h.references, k)
 			}
 		}
@@ -109,6 +126,13 @@ func (r *Rates) expire(h *host, t int64, records int) {
 	// A host that was heard in the two rounds before this one may still be in time.
 	for name, h := range r.hosts {
 		if h.round < a.round-2 {
+			for _, s := range h.series {
+				r.sum -= s.sum()
+			}
+			for _, ref := range h.references {
+				r.sum -= ref.sum()
+			}
+			r.sum -= h.sum()
 			delete(r.hosts, name)
 		}
 	}

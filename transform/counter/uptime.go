@@ -32,20 +32,30 @@ func elapsed(before, now, dt float64) (seconds float64, restarted bool) {
 }
 
 // sawUptime takes the uptime of the poll at t.
-func (h *host) sawUptime(t int64, v float64, gap int64) {
+func (r *Rates) sawUptime(h *host, t int64, v float64) {
 	if !(v >= 0 && v <= math.MaxFloat64) {
 		return
 	}
-	if h.up != unknown {
-		since := t - h.upAt
-		if since <= 0 && since >= -gap {
-			return
-		}
-		if since > 0 && since <= gap {
+	same := h.up == unknown || h.turn == r.turn
+	if h.up == unknown || isNew(h.upAt, t, r.gap) {
+		if since := t - h.upAt; h.up != unknown && since > 0 && since <= r.gap {
 			_, h.restarted = elapsed(h.up, v, float64(since)/1e9)
 		}
+		r.sum -= h.sum()
+		h.up, h.upAt = v, t
+		r.sum += h.sum()
 	}
-	h.up, h.upAt = v, t
+	h.turn = r.turn
+	if same {
+		return
+	}
+	l := h.ownLate()
+	if !l.hasUp || isNew(l.upAt, t, r.gap) {
+		l.hasUp, l.up, l.upAt = true, v, t
+	}
+	if l.hasUp = l.up != h.up || l.upAt != h.upAt; l.hasUp {
+		h.turn = r.turn - 1
+	}
 }
 
 func (h *host) uptimeAt(t int64) float64 {

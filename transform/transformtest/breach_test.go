@@ -318,3 +318,120 @@ func TestBreaches(t *testing.T) {
 		})
 	}
 }
+
+// recent is a good Prover and Keeper: the sum of the readings of the last ten seconds
+// of the log, told with each reading, and the highest there ever was, which it keeps.
+type recent struct {
+	breach string
+	now    int64
+	heard  []recentReading
+	sum    uint64
+	most   int
+	all    uint64
+	news   bool
+}
+
+type recentReading struct {
+	at int64
+	n  int
+}
+
+func (s *recent) Fork() kemi.Transform[reading, int] { return &recent{breach: s.breach} }
+
+func (s *recent) Horizon() time.Duration {
+	if s.breach == "has a horizon that is too short" {
+		return 8 * time.Second
+	}
+	return 10 * time.Second
+}
+
+func (s *recent) Apply(_ context.Context, dst []int, src []reading) ([]int, error) {
+	for _, r := range src {
+		s.heard = append(s.heard, recentReading{s.now, r.n})
+		s.sum += s.digest(s.heard[len(s.heard)-1])
+		s.all += uint64(r.n)
+		if r.n > s.most {
+			s.most, s.news = r.n, true
+		}
+		total := s.most
+		for _, h := range s.heard {
+			total += h.n
+		}
+		dst = append(dst, total)
+	}
+	return dst, nil
+}
+
+func (s *recent) digest(r recentReading) uint64 { return uint64(r.n)*7919 + uint64(r.at) }
+
+func (s *recent) Tick(_ context.Context, dst []int, now time.Time) ([]int, error) {
+	s.now = now.Unix()
+	for len(s.heard) > 0 && s.heard[0].at < s.now-10 {
+		s.sum -= s.digest(s.heard[0])
+		s.heard = s.heard[1:]
+	}
+	return dst, nil
+}
+
+func (s *recent) Proof() kemi.Proof {
+	switch s.breach {
+	case "sums up what is forgotten":
+		return kemi.Proof{Version: 1, Hash: s.all}
+	case "has one hash":
+		return kemi.Proof{Version: 1, Hash: 1}
+	case "hashes where it lies":
+		return kemi.Proof{Version: 1, Hash: s.sum + uint64(time.Now().UnixNano())}
+	}
+	return kemi.Proof{Version: 1, Hash: s.sum}
+}
+
+func (s *recent) Keep(dst []kemi.Kept) []kemi.Kept {
+	if !s.news || s.breach == "keeps nothing" {
+		return dst
+	}
+	s.news = false
+	return append(dst, kemi.Kept{Key: "most", Value: []byte{byte(s.most), byte(s.most >> 8)}})
+}
+
+func (s *recent) Restore(kept []kemi.Kept) error {
+	if s.breach == "refuses what it has kept" {
+		return errors.New("no")
+	}
+	s.most = int(kept[0].Value[0]) | int(kept[0].Value[1])<<8
+	return nil
+}
+
+func (s *recent) harness() Harness[reading, int] {
+	var batches [][]reading
+	for i := range 80 {
+		batches = append(batches, []reading{{i, (i*37)%100 + 500/(1+i)}, {i, i % 7}})
+	}
+	return Harness[reading, int]{
+		New: func() kemi.Transform[reading, int] { return s.Fork() }, Batches: batches, BatchInvariant: true,
+		AppendedAt: func(i int) time.Time { return time.Unix(1000, 0).Add(time.Duration(i) * 700 * time.Millisecond) },
+	}
+}
+
+func TestAGoodProverPasses(t *testing.T) {
+	Run(t, func(testing.TB) Harness[reading, int] { return (&recent{}).harness() })
+}
+
+func TestBreachesOfProvers(t *testing.T) {
+	for breach, says := range map[string]string{
+		"sums up what is forgotten":       "depends on something else",
+		"has one hash":                    "tells nothing apart",
+		"hashes where it lies":            "depends on something else",
+		"has a horizon that is too short": "depends on something else",
+		"keeps nothing":                   "something else",
+		"refuses what it has kept":        "Restore of what was kept",
+	} {
+		failed := conform.Failures(t, func(tb testing.TB) {
+			check[reading, int]{"proves a replay", provesReplay[reading, int]}.run(tb, func(testing.TB) Harness[reading, int] {
+				return (&recent{breach: breach}).harness()
+			})
+		})
+		if !strings.Contains(strings.Join(failed, "\n"), says) {
+			t.Errorf("of one that %s it says %q, want something with %q", breach, failed, says)
+		}
+	}
+}

@@ -42,6 +42,12 @@ type Harness[In, Out any] struct {
 	// one second after another.
 	TickAt func(i int) time.Time
 
+	// AppendedAt is when batch i was appended to the log it is read from, not earlier
+	// than the batch before. It is for a Prover or a Keeper, which the suite replays as a
+	// durable topic does: ticked before a batch of another second, from a tick on that
+	// lies a Horizon back. It should span several horizons. Nil is TickAt.
+	AppendedAt func(i int) time.Time
+
 	// BatchInvariant says that only the order of records matters and not where one
 	// batch ends and the next begins.
 	BatchInvariant bool
@@ -101,6 +107,7 @@ func checks[In, Out any]() []check[In, Out] {
 		{"leaves no trace of a plain error", leavesNoTrace[In, Out]},
 		{"names the bad records", namesBadRecords[In, Out]},
 		{"needs no more than its horizon", keepsHorizon[In, Out]},
+		{"proves a replay", provesReplay[In, Out]},
 	}
 }
 
