@@ -81,12 +81,17 @@ func resourceLabels(s string) (kemi.Labels, error) {
 	if err != nil {
 		return kemi.Labels{}, err
 	}
-	named := slices.ContainsFunc(labels, func(l kemi.Label) bool { return l.Name == hostName && l.Value != "" })
+	named := false
+	for _, l := range labels {
+		if l.Name == hostName { // of several the last counts
+			named = l.Value != ""
+		}
+	}
 	for i := range labels {
 		switch {
 		case named && labels[i].Name == kemi.LabelHost:
 			labels[i].Name = "exported_host"
-		case labels[i].Name == hostName:
+		case named && labels[i].Name == hostName:
 			labels[i].Name = kemi.LabelHost
 		}
 	}

@@ -74,16 +74,18 @@ func same(a, b kemi.Metric) bool {
 
 func TestMetrics(t *testing.T) { bustest.RunCodec(t, otlp.Metrics(), same, hardMetrics()...) }
 
-func FuzzMetrics(f *testing.F) { bustest.FuzzCodec(f, otlp.Metrics(), hardMetrics()...) }
+// Seeds are short, or a fuzzer spends its time on copying them.
+func FuzzMetrics(f *testing.F) {
+	hard := hardMetrics()
+	bustest.FuzzCodec(f, otlp.Metrics(), poll("sw1", 1), hard[2][:3], hard[2][600:605], hard[3], hard[4])
+}
 
 // TestAnyBatchComesBack draws batches of a few names, labels and times, so that they
 // meet in all ways.
 func TestAnyBatchComesBack(t *testing.T) {
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	rnd := rand.New(rand.NewPCG(seed, 0))
+	rnd := random(t)
 	c := otlp.Metrics()
-	for range 500 {
+	for range *rounds {
 		batch := make([]kemi.Metric, rnd.IntN(60))
 		for i := range batch {
 			batch[i] = anyMetric(rnd)

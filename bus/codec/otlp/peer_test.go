@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -128,11 +129,9 @@ func TestOtherToolsSeeTheReading(t *testing.T) {
 // TestRandomMessagesAreReadAsTheLibraryReadsThem fills messages at random, in all their
 // fields, and compares what the codecs make of them with the mapping over structs.
 func TestRandomMessagesAreReadAsTheLibraryReadsThem(t *testing.T) {
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	rnd := rand.New(rand.NewPCG(seed, 0))
+	rnd := random(t)
 	records := 0
-	for range 1500 {
+	for range *rounds {
 		var m metricspb.MetricsData
 		fill(rnd, m.ProtoReflect(), 8)
 		src, err := proto.Marshal(&m)
@@ -150,7 +149,7 @@ func TestRandomMessagesAreReadAsTheLibraryReadsThem(t *testing.T) {
 			return
 		}
 	}
-	if records < 5000 {
+	if records < 3**rounds {
 		t.Errorf("only %d records were compared", records)
 	}
 }
@@ -237,6 +236,21 @@ func checkLogs(t *testing.T, src []byte) int {
 		}
 	}
 	return len(got)
+}
+
+// Longer runs, and those that failed: go test -rounds 100000 -seed 17.
+var (
+	rounds = flag.Int("rounds", 500, "how many batches a property is tried on")
+	seed   = flag.Uint64("seed", 0, "where chance starts; 0: by chance")
+)
+
+func random(t *testing.T) *rand.Rand {
+	s := *seed
+	if s == 0 {
+		s = rand.Uint64()
+	}
+	t.Logf("-seed %d", s)
+	return rand.New(rand.NewPCG(s, 0))
 }
 
 // fill sets fields of m at random.
