@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"runtime"
 	"testing"
 
 	"github.com/kemi-go/kemi"
@@ -61,6 +62,25 @@ func BenchmarkMetrics(b *testing.B) {
 			benchmark(b, pollsOf(c[0], c[1], c[2]), columnar.Metrics(), bus.Codec[kemi.Metric](std[kemi.Metric]{}))
 		})
 	}
+}
+
+// BenchmarkFleet reads polls of 2000 hosts by turns, so that no label is in a cache of
+// the processor. A stage with state holds their sets.
+func BenchmarkFleet(b *testing.B) {
+	const hosts, each = 2000, 50
+	all := polls(hosts, each)
+	c := columnar.Metrics()
+	var src [][]byte
+	for h := range hosts {
+		src = append(src, encode(b, c, all[h*each:(h+1)*each]))
+	}
+	var dst []kemi.Metric
+	b.ReportAllocs()
+	for n := 0; b.Loop(); n++ {
+		dst, _ = c.DecodeBatch(dst[:0], src[n%hosts])
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*each), "ns/record")
+	runtime.KeepAlive(all)
 }
 
 // BenchmarkNewSets reads label sets that nobody has, as after a start.

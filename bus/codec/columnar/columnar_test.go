@@ -260,6 +260,8 @@ func TestForeignBytesSayWhatWasExpected(t *testing.T) {
 		return b
 	}
 	one := encode(t, columnar.Metrics(), []kemi.Metric{kemi.Gauge("g", kemi.LabelsOf("host", "web1"), someTime, 1)})
+	longSet := u("kcm\x01", 1, 2, 1, 1, 'n', 'v', 1, 0, 0, 1, 0, 1, 2, 0, 0, 32)
+	longSet = append(append(longSet, make([]byte, 32)...), 32, 0, 1, 0)
 	log := encode(t, columnar.Logs(), []kemi.Log{{Host: "web1", Message: "m", Fields: []slog.Attr{slog.Int("a", 1)}}})
 	for _, c := range []struct {
 		decode func([]byte) error
@@ -280,6 +282,7 @@ func TestForeignBytesSayWhatWasExpected(t *testing.T) {
 		{metricsErr, u("kcm\x01", 1, 0, 1, 5, 0, 0, 0), "the string of a name is 5, and the table has 0 entries"},
 		{metricsErr, u("kcm\x01", 1, 1, 0, 1, 0, 9, 0, 0, 0), "the kind of a name is 9, want 0 to 3"},
 		{metricsErr, u("kcm\x01", 1, 1, 0, 1, 0, 0, 0, 1, 1, 0, 0, 0, 0), "a label set has 1 and 0 labels of the one before it, which has 0"},
+		{metricsErr, longSet, "a label set that borrows from the one before it has 33 labels, want at most 32"},
 		{metricsErr, u("kcm\x01", 1, 1, 0, 1, 0, 0, 0, 0, 1, 2), "metric 0 has the name 1, and the table has 1 entries"},
 		{metricsErr, u("kcm\x01", 1, 1, 0, 1, 0, 0, 0, 0, 0, 0), "a run of the name column has 0 records, want 1 to 1"},
 		{metricsErr, u("kcm\x01", 1, 1, 0, 1, 0, 0, 0, 0, 1, 0, 1, 0, 9, 0), "metric 0 has the label set 0, and the table has 0 entries"},
