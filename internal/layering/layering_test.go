@@ -22,12 +22,14 @@ var parents = []string{"source", "transform", "sink", "rule", "bus"}
 // everybody's, and the examples may use what is here. A new line is a new dependency
 // of everyone who imports the folder: it is meant to be noticed.
 var clients = map[string][]string{
-	"github.com/gosnmp/gosnmp":         {"source/snmp", "internal/agent"},
-	"github.com/prometheus/prometheus": {"rule/promql"},
-	"github.com/shirou/gopsutil/v4":    {"internal/agent"},
-	"github.com/twmb/franz-go":         {"bus/kafka", "internal/e2e"},
-	"go.yaml.in/yaml/v3":               {"rule/promql", "source/inventory"},
-	"golang.org/x/term":                {"examples"},
+	"github.com/gosnmp/gosnmp":            {"source/snmp", "internal/agent"},
+	"github.com/prometheus/prometheus":    {"rule/promql"},
+	"github.com/shirou/gopsutil/v4":       {"internal/agent"},
+	"github.com/twmb/franz-go":            {"bus/kafka", "internal/e2e"},
+	"go.opentelemetry.io/proto/slim/otlp": {"bus/codec/otlp"},
+	"google.golang.org/protobuf":          {"bus/codec/otlp"},
+	"go.yaml.in/yaml/v3":                  {"rule/promql", "source/inventory"},
+	"golang.org/x/term":                   {"examples"},
 }
 
 // common are leaves that the others of their kind are made with. They need no modules of
