@@ -141,7 +141,7 @@ type openTSDB struct {
 	URL string // such as http://127.0.0.1:4242
 }
 
-// startOpenTSDB starts a TSD: 2 s. The properties are added to opentsdb.conf. Without
+// startOpenTSDB starts a TSD: a second. The properties are added to opentsdb.conf. Without
 // any it is a TSD as it comes, but for two things: metrics are made by being written,
 // and the buffer is flushed after 100 ms and not after a second.
 func startOpenTSDB(t testing.TB, h *hbase, properties map[string]string) *openTSDB {

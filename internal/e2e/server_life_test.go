@@ -92,3 +92,20 @@ func TestServersDieWithTheTestBinary(t *testing.T) {
 	_ = cmd.Wait()
 	awaitState(t, pid, "Z")
 }
+
+// What is missing skips a test and says what to install, or fails it where everything
+// is required. The test that lacks something is run by this very binary.
+func TestWhatIsMissingSkipsOrFails(t *testing.T) {
+	const child = "KEMI_E2E_LACKING"
+	if os.Getenv(child) != "" {
+		need(t, "no-such-server", "no-such-package")
+	}
+	for mode, want := range map[string]string{"": "--- SKIP", "1": "--- SKIP", "required": "--- FAIL"} {
+		cmd := exec.Command(os.Args[0], "-test.v", "-test.run=^TestWhatIsMissingSkipsOrFails$")
+		cmd.Env = append(os.Environ(), child+"=1", "KEMI_E2E="+mode)
+		out, err := cmd.CombinedOutput()
+		if (err != nil) != (mode == "required") || !strings.Contains(string(out), want) || !strings.Contains(string(out), "install the Debian package no-such-package") {
+			t.Errorf("KEMI_E2E=%s: %v: %s", mode, err, out)
+		}
+	}
+}
