@@ -22,7 +22,9 @@ var parents = []string{"source", "transform", "sink", "rule", "bus"}
 // everybody's, and the examples may use what is here. A new line is a new dependency
 // of everyone who imports the folder: it is meant to be noticed.
 var clients = map[string][]string{
+	"github.com/cockroachdb/pebble/v2":    {"bus/disk"},
 	"github.com/gosnmp/gosnmp":            {"source/snmp", "internal/agent"},
+	"github.com/klauspost/compress":       {"bus/disk"},
 	"github.com/prometheus/prometheus":    {"rule/promql"},
 	"github.com/shirou/gopsutil/v4":       {"internal/agent"},
 	"github.com/twmb/franz-go":            {"bus/kafka", "internal/e2e"},

@@ -1,0 +1,258 @@
+package disk
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"slices"
+	"time"
+)
+
+// The kinds of keys, which are the first byte.
+//
+//	T name                              a topic: id, partitions
+//	B topic partition                   bounds of the partition
+//	H topic partition offset            a hole that a repair has left: its end
+//	M topic source-partition reader     how far the output of a reader has come: Seq
+//	O topic reader partition            position of a reader
+//	K topic reader partition key        what a reader keeps besides
+//	r topic partition offset            a record
+//
+// topic is 4 bytes, partition 2, offset 8, big-endian; reader is a byte for group or
+// all, 2 bytes of length, and the name.
+const (
+	kindTopic    = 'T'
+	kindBounds   = 'B'
+	kindHole     = 'H'
+	kindMark     = 'M'
+	kindPosition = 'O'
+	kindKept     = 'K'
+	kindRecord   = 'r' // behind all others
+)
+
+const (
+	nameMax      = 512 // bytes of the name of a topic or a reader
+	partitionMax = 1 << 14
+)
+
+var (
+	castagnoli = crc32.MakeTable(crc32.Castagnoli)
+	errValue   = errors.New("the checksum is wrong or the value cut short")
+)
+
+func partKey(kind byte, topic uint32, partition int32) []byte {
+	k := make([]byte, 0, 15)
+	k = append(k, kind)
+	k = binary.BigEndian.AppendUint32(k, topic)
+	return binary.BigEndian.AppendUint16(k, uint16(partition))
+}
+
+// offsetKey is the key of a record or a hole.
+func offsetKey(kind byte, topic uint32, partition int32, offset int64) []byte {
+	return binary.BigEndian.AppendUint64(partKey(kind, topic, partition), uint64(offset))
+}
+
+const offsetKeyLen = 1 + 4 + 2 + 8
+
+// parseOffsetKey reads what offsetKey has made.
+func parseOffsetKey(k []byte) (topic uint32, partition int32, offset int64, ok bool) {
+	if len(k) != offsetKeyLen || int64(binary.BigEndian.Uint64(k[7:])) < 0 {
+		return 0, 0, 0, false
+	}
+	return binary.BigEndian.Uint32(k[1:]), int32(binary.BigEndian.Uint16(k[5:])), int64(binary.BigEndian.Uint64(k[7:])), true
+}
+
+func topicKey(name string) []byte { return append([]byte{kindTopic}, name...) }
+
+// readerName is what a position goes by.
+type readerName struct {
+	name string
+	all  bool
+}
+
+func readerKey(kind byte, topic uint32, r readerName) []byte {
+	k := binary.BigEndian.AppendUint32([]byte{kind}, topic)
+	if r.all {
+		k = append(k, 'a')
+	} else {
+		k = append(k, 'g')
+	}
+	k = binary.BigEndian.AppendUint16(k, uint16(len(r.name)))
+	return append(k, r.name...)
+}
+
+func parseReaderKey(k []byte) (topic uint32, r readerName, partition int32, rest []byte, ok bool) {
+	if len(k) < 8 || k[5] != 'a' && k[5] != 'g' {
+		return 0, r, 0, nil, false
+	}
+	n := int(binary.BigEndian.Uint16(k[6:]))
+	if n > nameMax || len(k) < 8+n+2 {
+		return 0, r, 0, nil, false
+	}
+	r = readerName{string(k[8 : 8+n]), k[5] == 'a'}
+	k, topic = k[8+n:], binary.BigEndian.Uint32(k[1:])
+	return topic, r, int32(binary.BigEndian.Uint16(k)), k[2:], true
+}
+
+func readerPartKey(kind byte, topic uint32, r readerName, partition int32) []byte {
+	return binary.BigEndian.AppendUint16(readerKey(kind, topic, r), uint16(partition))
+}
+
+func markKey(topic uint32, partition int32, reader string) []byte {
+	k := binary.BigEndian.AppendUint32([]byte{kindMark}, topic)
+	k = binary.BigEndian.AppendUint32(k, uint32(partition))
+	return append(k, reader...)
+}
+
+func parseMarkKey(k []byte) (topic uint32, partition int32, reader string, ok bool) {
+	if len(k) <= 9 || int32(binary.BigEndian.Uint32(k[5:])) < 0 {
+		return 0, 0, "", false
+	}
+	return binary.BigEndian.Uint32(k[1:]), int32(binary.BigEndian.Uint32(k[5:])), string(k[9:]), true
+}
+
+// after is the first key behind all that begin with k, whose last byte is not 255 for
+// ever.
+func after(k []byte) []byte {
+	k = slices.Clone(k)
+	for i := len(k) - 1; i >= 0; i-- {
+		if k[i]++; k[i] != 0 {
+			return k[:i+1]
+		}
+	}
+	return nil
+}
+
+// seal puts a checksum of key and value before the value. Values of records have it
+// too, see head.
+func seal(key, value []byte) []byte {
+	sum := crc32.Update(crc32.Checksum(value, castagnoli), castagnoli, key)
+	return append(binary.LittleEndian.AppendUint32(make([]byte, 0, 4+len(value)), sum), value...)
+}
+
+// unseal returns the value under a seal.
+func unseal(key, sealed []byte) ([]byte, error) {
+	if len(sealed) < 4 {
+		return nil, errValue
+	}
+	if crc32.Update(crc32.Checksum(sealed[4:], castagnoli), castagnoli, key) != binary.LittleEndian.Uint32(sealed) {
+		return nil, errValue
+	}
+	return sealed[4:], nil
+}
+
+// sealedInts are values of a few numbers.
+func sealInts(key []byte, ints ...uint64) []byte {
+	var v []byte
+	for _, n := range ints {
+		v = binary.AppendUvarint(v, n)
+	}
+	return seal(key, v)
+}
+
+func unsealInts(key, sealed []byte, ints ...*uint64) error {
+	v, err := unseal(key, sealed)
+	if err != nil {
+		return err
+	}
+	for _, p := range ints {
+		n, k := binary.Uvarint(v)
+		if k <= 0 {
+			return errValue
+		}
+		*p, v = n, v[k:]
+	}
+	if len(v) > 0 {
+		return errors.New("the value is longer than this program knows it")
+	}
+	return nil
+}
+
+// head is what stands before the body of a record.
+//
+//	checksum 4   of the body, the rest of the head, and the key
+//	time     8   when it was appended, nanoseconds since 1970
+//	end      8   bytes of the partition so far, this record included
+const headLen = 4 + 8 + 8
+
+// appendHead fills in the head of the record at key. sum is that of the body.
+func putHead(head []byte, key []byte, sum uint32, at int64, end uint64) {
+	binary.LittleEndian.PutUint64(head[4:], uint64(at))
+	binary.LittleEndian.PutUint64(head[12:], end)
+	sum = crc32.Update(sum, castagnoli, head[4:headLen])
+	binary.LittleEndian.PutUint32(head, crc32.Update(sum, castagnoli, key))
+}
+
+// stored is a record as it lies on the disk.
+type stored struct {
+	time  int64
+	end   uint64
+	tick  bool
+	zstd  bool
+	codec []byte
+	raw   int    // bytes that data has when it is not compressed
+	data  []byte // aliases what was parsed
+}
+
+const (
+	flagTick = 1 << iota
+	flagZstd
+
+	codecMax = 255
+	rawMax   = 1 << 30 // bytes of a record, as a limit to what is believed
+)
+
+// appendBody appends the body of a record. data is compressed already if it is to be.
+func appendBody(dst []byte, tick, zstd bool, codec string, raw int, data []byte) []byte {
+	var flags byte
+	if tick {
+		flags |= flagTick
+	}
+	if zstd {
+		flags |= flagZstd
+	}
+	dst = append(dst, flags, byte(len(codec)))
+	dst = append(dst, codec...)
+	dst = binary.AppendUvarint(dst, uint64(raw))
+	return append(dst, data...)
+}
+
+// parse reads a record and checks its sum.
+func parse(key, value []byte) (s stored, err error) {
+	if len(value) < headLen+3 {
+		return s, errValue
+	}
+	body := value[headLen:]
+	sum := crc32.Update(crc32.Checksum(body, castagnoli), castagnoli, value[4:headLen])
+	if crc32.Update(sum, castagnoli, key) != binary.LittleEndian.Uint32(value) {
+		return s, errValue
+	}
+	s.time, s.end = int64(binary.LittleEndian.Uint64(value[4:])), binary.LittleEndian.Uint64(value[12:])
+	flags, n := body[0], int(body[1])
+	if flags&^(flagTick|flagZstd) != 0 {
+		return s, fmt.Errorf("it is marked %#x, which this program does not know: it was written by a newer kemi", flags)
+	}
+	s.tick, s.zstd = flags&flagTick != 0, flags&flagZstd != 0
+	if body = body[2:]; len(body) < n {
+		return s, errValue
+	}
+	s.codec, body = body[:n], body[n:]
+	raw, k := binary.Uvarint(body)
+	if k <= 0 || raw > rawMax || !s.zstd && raw != uint64(len(body)-k) {
+		return s, errValue
+	}
+	s.raw, s.data = int(raw), body[k:]
+	return s, nil
+}
+
+// timeOf reads only when a record was appended and where it ends, of a value that will
+// be checked by whoever reads it.
+func timeOf(value []byte) (at int64, end uint64, ok bool) {
+	if len(value) < headLen {
+		return 0, 0, false
+	}
+	return int64(binary.LittleEndian.Uint64(value[4:])), binary.LittleEndian.Uint64(value[12:]), true
+}
+
+func clockOf(nanos int64) time.Time { return time.Unix(0, nanos).UTC() }
