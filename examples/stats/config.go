@@ -182,7 +182,7 @@ func (c *config) parse(name string, text []byte) error {
 			"into int", "as a number",
 			"into map[string]string", "as labels: write {name: value}",
 			"unmarshal !!str", "read the text", "unmarshal !!int", "read the number",
-			"unmarshal !!map", "read the mapping", "unmarshal !!seq", "read the list",
+			"unmarshal !!map", "read the mapping", "unmarshal !!bool", "read the truth value", "unmarshal !!seq", "read the list",
 		).Replace(strings.TrimPrefix(err.Error(), "yaml: "))
 		// What was written there may be a secret.
 		reason = quoted.ReplaceAllString(reason, "")

@@ -1,0 +1,295 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"math"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/kemi-go/kemi/internal/agent"
+	"github.com/kemi-go/kemi/internal/faketsd"
+)
+
+// The program itself, when a test has started it as a process.
+func TestMain(m *testing.M) {
+	if os.Getenv("STATS_CHILD") != "" {
+		main()
+	}
+	os.Exit(m.Run())
+}
+
+// outside is all that the program talks to: a host, a store, and people.
+type outside struct {
+	*testing.T
+	config string
+	host   *agent.Agent
+	values *agent.Static
+	store  *faketsd.Server
+
+	mu     sync.Mutex
+	served int      // polls the host has answered; its load is that number
+	told   []string // to people: state and when it began
+}
+
+// OIDs of the host.
+const (
+	sysUpTime = "1.3.6.1.2.1.1.3.0"
+	users     = "1.3.6.1.2.1.25.1.5.0"
+	load1     = "1.3.6.1.4.1.2021.10.1.5.1"
+)
+
+// newOutside starts everything outside. The host has the load 1 at its first poll, 2
+// at the second and so on, and of every 100 ticks that its CPU makes from poll to poll
+// it works in 30, which makes 30 % only for who remembers the poll before. Its 10
+// users are an alert.
+func newOutside(t *testing.T, kafka string) *outside {
+	t.Helper()
+	o := &outside{T: t, values: agent.NewStatic(map[string]agent.Value{users: agent.Gauge32(10)})}
+	began := time.Now()
+	next := func(poll int) {
+		now := map[string]agent.Value{
+			load1:     agent.Integer(int32(100 * poll)),
+			sysUpTime: agent.TimeTicks(1000 + uint32(time.Since(began)/(10*time.Millisecond))),
+		}
+		for mode, share := range map[string]int{"50": 20, "51": 0, "52": 10, "53": 70, "54": 0, "56": 0, "61": 0, "64": 0} {
+			now["1.3.6.1.4.1.2021.11."+mode+".0"] = agent.Counter32(uint32(1000 + poll*share))
+		}
+		o.values.Set(now)
+	}
+	next(1)
+	seen := func(r agent.Request) { // when its answer has been made
+		if slices.Contains(r.OIDs, load1) && o.host.Faults().Drop == 0 {
+			o.mu.Lock()
+			o.served++
+			poll := o.served + 1
+			o.mu.Unlock()
+			next(poll)
+		}
+	}
+	var err error
+	if o.host, err = agent.Listen("127.0.0.1:0", agent.Config{Values: o.values, Seen: seen}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { o.host.Close() })
+	if o.store, err = faketsd.Start(faketsd.Config{AutoCreateMetrics: true, FixDuplicates: true, FlushInterval: 10 * time.Millisecond}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(o.store.Close)
+	people := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		var body struct {
+			Alerts []struct {
+				Status   string    `json:"status"`
+				StartsAt time.Time `json:"startsAt"`
+			} `json:"alerts"`
+		}
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		if err := json.NewDecoder(r.Body).Decode(&body); err != nil {
+			o.told = append(o.told, "not understood: "+err.Error())
+		}
+		for _, a := range body.Alerts {
+			o.told = append(o.told, a.Status+" since "+a.StartsAt.Format(time.TimeOnly))
+		}
+	}))
+	t.Cleanup(people.Close)
+
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	write("rules.yml", "groups:\n- name: g\n  interval: 1s\n  rules:\n  - {alert: Crowded, expr: users > 5, for: 1s}\n")
+	// The turn of a host of this name is in the middle of a second, so that no two of
+	// its polls fall into one, which a store of seconds would take for one.
+	o.config = write("c.yml", fmt.Sprintf(`
+interval: 1s
+targets: [{host: %s, address: %q}]
+rules: [rules.yml]
+opentsdb: %s
+webhook: {url: %q}
+%s`, hostName, o.host.Addr(), o.store.URL(), people.URL, kafka))
+	return o
+}
+
+const hostName = "web1"
+
+// program is a run of the program, in this process or one of its own.
+type program struct {
+	stop   func() // softly
+	kill   func() // a process only
+	ended  chan int
+	stderr *inTurn
+	text   *bytes.Buffer
+}
+
+func (o *outside) start(args ...string) *program {
+	ctx, cancel := context.WithCancel(context.Background())
+	p := &program{stop: cancel, ended: make(chan int, 1), text: &bytes.Buffer{}}
+	p.stderr = &inTurn{w: p.text}
+	go func() {
+		p.ended <- run(ctx, append(args, "-config", o.config, "-status", "1s"), &bytes.Buffer{}, p.stderr)
+	}()
+	o.Cleanup(cancel)
+	return p
+}
+
+func (o *outside) startProcess(args ...string) *program {
+	o.Helper()
+	cmd := exec.Command(os.Args[0], append(args, "-config", o.config, "-status", "1s")...)
+	cmd.Env = append(os.Environ(), "STATS_CHILD=1")
+	p := &program{ended: make(chan int, 1), text: &bytes.Buffer{}}
+	p.stderr = &inTurn{w: p.text}
+	cmd.Stderr = p.stderr
+	if err := cmd.Start(); err != nil {
+		o.Fatal(err)
+	}
+	p.stop = func() { _ = cmd.Process.Signal(syscall.SIGTERM) }
+	p.kill = func() { _ = cmd.Process.Kill() }
+	go func() {
+		_ = cmd.Wait()
+		p.ended <- cmd.ProcessState.ExitCode()
+	}()
+	o.Cleanup(p.kill)
+	return p
+}
+
+func (p *program) said() string {
+	p.stderr.mu.Lock()
+	defer p.stderr.mu.Unlock()
+	return p.text.String()
+}
+
+// end stops the program and gives the last line it said.
+func (o *outside) end(p *program) string {
+	o.Helper()
+	p.stop()
+	if code := <-p.ended; code != 0 {
+		o.Fatalf("exit %d:\n%s", code, p.said())
+	}
+	lines := strings.Split(strings.TrimSpace(p.said()), "\n")
+	return lines[len(lines)-1]
+}
+
+// until waits for something to become true.
+func (o *outside) until(p *program, within time.Duration, what string, true func() bool) {
+	o.Helper()
+	for end := time.Now().Add(within); !true(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			o.Fatalf("not within %s: %s\nserved %d, stored %v, told %q\n%s", within, what, o.polls(), o.loads(), o.people(), p.said())
+		}
+	}
+}
+
+func (o *outside) polls() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.served
+}
+
+func (o *outside) people() []string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.Clone(o.told)
+}
+
+// series is what is stored of a metric, by second.
+func (o *outside) series(metric string) map[int64]float64 {
+	all := map[int64]float64{}
+	for _, p := range o.store.Stored() {
+		if p.Metric == metric {
+			v, err := strconv.ParseFloat(p.Value, 64)
+			if err != nil {
+				o.Fatal(err)
+			}
+			all[p.Timestamp] = v
+		}
+	}
+	return all
+}
+
+// loads is what is stored of the load, in order of time.
+func (o *outside) loads() []int {
+	byTime := o.series("load1")
+	loads := make([]int, 0, len(byTime))
+	for _, at := range slices.Sorted(maps.Keys(byTime)) {
+		loads = append(loads, int(byTime[at]))
+	}
+	return loads
+}
+
+// rightly checks what is stored: each poll at its time, all but so many of those that
+// the host has answered, and everywhere but at the first the 30 % that it takes the
+// poll before to know.
+func (o *outside) rightly(p *program, lost int) {
+	o.Helper()
+	stored := o.loads()
+	if !slices.IsSorted(stored) || len(slices.Compact(slices.Clone(stored))) != len(stored) || stored[len(stored)-1] > o.polls() {
+		o.Errorf("of %d polls these are stored, by time: %v", o.polls(), stored)
+	}
+	if n := o.polls() - len(stored); n < 0 || n > lost {
+		o.Errorf("%d of %d polls are not stored, and %d may have been lost: %v\n%s", n, o.polls(), lost, stored, p.said())
+	}
+	cpu := o.series("cpu_used_percent")
+	if len(cpu) != len(stored)-1 {
+		o.Errorf("of %d polls in a row %d know their CPU, want all but the first\n%s", len(stored), len(cpu), p.said())
+	}
+	for at, v := range cpu {
+		if math.Abs(v-30) > 1e-9 {
+			o.Errorf("cpu_used_percent at %d is stored as %v, want 30", at, v)
+		}
+	}
+}
+
+// silent makes the host answer no more, and waits until all it has said is stored but
+// for so many polls.
+func (o *outside) silent(p *program, lost int) {
+	o.Helper()
+	o.host.SetFaults(agent.Faults{Drop: 1})
+	o.until(p, 10*time.Second, "what was served is stored", func() bool { return len(o.loads()) >= o.polls()-lost })
+}
+
+// The values of the host are those in the store, and people are told of an alert when
+// it fires and when it is resolved. Nothing is left behind.
+func TestMemory(t *testing.T) {
+	t.Parallel()
+	o := newOutside(t, "")
+	p := o.start()
+	o.until(p, 15*time.Second, "firing", func() bool { return len(o.people()) > 0 })
+	o.values.Set(map[string]agent.Value{users: agent.Gauge32(1)})
+	o.until(p, 15*time.Second, "resolved", func() bool { return len(o.people()) > 1 })
+	if last := o.end(p); !strings.HasSuffix(last, "left behind 0") {
+		t.Errorf("it ended with %q", last)
+	}
+	o.rightly(p, 0)
+	o.toldOnce()
+	if said := p.said(); !strings.Contains(said, "  calculator ") || !strings.Contains(said, "lag 0") {
+		t.Errorf("no status: %s", said)
+	}
+}
+
+// toldOnce checks that people heard of one alert, once when it fired and once when it
+// was resolved.
+func (o *outside) toldOnce() {
+	o.Helper()
+	told := o.people()
+	if len(told) != 2 || !strings.HasPrefix(told[0], "firing") || told[1] != strings.Replace(told[0], "firing", "resolved", 1) {
+		o.Errorf("people were told %q", told)
+	}
+}
