@@ -7,6 +7,7 @@ import (
 	"time"
 
 	commonpb "go.opentelemetry.io/proto/slim/otlp/common/v1"
+	logspb "go.opentelemetry.io/proto/slim/otlp/logs/v1"
 	metricspb "go.opentelemetry.io/proto/slim/otlp/metrics/v1"
 	resourcepb "go.opentelemetry.io/proto/slim/otlp/resource/v1"
 	"google.golang.org/protobuf/proto"
@@ -81,6 +82,47 @@ func BenchmarkEncode(b *testing.B) {
 			dst, _ = proto.MarshalOptions{}.MarshalAppend(dst[:0], toProto(batch))
 		}
 		perMetric(b, 50)
+	})
+}
+
+// BenchmarkLogs encodes and decodes the lines of a host, 190 bytes each with four fields.
+func BenchmarkLogs(b *testing.B) {
+	var batch, dst []kemi.Log
+	for i := range 50 {
+		batch = append(batch, line("web1", i))
+	}
+	c := otlp.Logs()
+	src, err := c.AppendBatch(nil, batch)
+	if err != nil {
+		b.Fatal(err)
+	}
+	perLog := func(b *testing.B) { b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/50, "ns/log") }
+	b.Run("encode/kemi", func(b *testing.B) {
+		b.ReportAllocs()
+		for range b.N {
+			src, _ = c.AppendBatch(src[:0], batch)
+		}
+		perLog(b)
+	})
+	b.Run("decode/kemi", func(b *testing.B) {
+		b.ReportAllocs()
+		for range b.N {
+			if dst, err = c.DecodeBatch(dst[:0], src); err != nil {
+				b.Fatal(err)
+			}
+		}
+		perLog(b)
+	})
+	b.Run("decode/proto", func(b *testing.B) {
+		b.ReportAllocs()
+		for range b.N {
+			var data logspb.LogsData
+			if err := proto.Unmarshal(src, &data); err != nil {
+				b.Fatal(err)
+			}
+			dst = append(dst[:0], logsOf(&data)...)
+		}
+		perLog(b)
 	})
 }
 

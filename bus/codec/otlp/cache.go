@@ -17,7 +17,7 @@ const (
 	maxKept   = 512 // bytes of the attributes of a point that is remembered
 	maxNames  = 4096
 	freePairs = 1 << 16 // of labels, for a batch of any length
-	pairsEach = 8       // and for each byte beyond
+	pairsEach = 2       // and for each of its bytes
 )
 
 // set is the attributes of a data point as they were read before: the same bytes give

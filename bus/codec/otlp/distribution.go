@@ -290,7 +290,7 @@ func binary2(s string, scale int32) ([]power, error) {
 			counts.varint(&m)
 		default:
 			if err := m.unknown(fields(1, 2)); err != nil {
-				return nil, fmt.Errorf("Buckets: %w", err)
+				return nil, fmt.Errorf("buckets: %w", err)
 			}
 		}
 	}

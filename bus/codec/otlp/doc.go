@@ -101,7 +101,7 @@ begins with "kemi:", or, of a field, is one of those above, is written behind "k
 
 What is nested deeper than 32 levels is refused, in both directions. So is a message whose
 labels or fields would take more memory than a multiple of its bytes, as the attributes of
-a resource are on each of its records: 65,536 and eight for each byte. A field that is not
+a resource are on each of its records: 65,536 and two for each byte. A field that is not
 known is skipped; one that is known with another wire type is an error, as the bytes are
 those of something else.
 */

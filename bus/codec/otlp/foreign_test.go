@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"log/slog"
 	"math"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -215,7 +216,14 @@ func TestHostileBytesAreErrors(t *testing.T) {
 		"logs":                     {log("\x09\x00\x00\x00\x00\x00\x00\x00\x01"), "another message"},
 		"too few buckets":          {field(1, field(2, field(2, field(1, "h"), field(9, field(1, field(7, "12345678")))))), `"h"`},
 	} {
-		if got, err := otlp.Metrics().DecodeBatch(nil, []byte(c.src)); err == nil || !strings.Contains(err.Error(), c.want) || !strings.HasPrefix(err.Error(), "otlp: metrics: ") || len(err.Error()) > 400 {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		got, err := otlp.Metrics().DecodeBatch(nil, []byte(c.src))
+		runtime.ReadMemStats(&after)
+		if used := after.TotalAlloc - before.TotalAlloc; used > 8<<20+256*uint64(len(c.src)) {
+			t.Errorf("%s: %d bytes took %d MB to decode", name, len(c.src), used>>20)
+		}
+		if err == nil || !strings.Contains(err.Error(), c.want) || !strings.HasPrefix(err.Error(), "otlp: metrics: ") || len(err.Error()) > 400 {
 			t.Errorf("%s: %d metrics and %v, want an error of %q", name, len(got), err, c.want)
 		}
 	}

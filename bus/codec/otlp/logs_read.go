@@ -66,7 +66,7 @@ func (r *logReader) resourceLogs(s string) error {
 		return m.err
 	}
 	if err := r.resource(strings.Clone(resource.s)); err != nil {
-		return fmt.Errorf("Resource: %w", err)
+		return fmt.Errorf("resource: %w", err)
 	}
 	for m = (message{s: s}); m.next(); {
 		if m.tag == tag(2, typeBytes) {
@@ -202,14 +202,14 @@ func (r *logReader) record(s string) (kemi.Log, error) {
 			n++
 		}
 	}
-	if r.budget -= n + len(r.shared); r.budget < 0 {
-		return l, errTooMuch
-	}
 	if n == 0 {
 		l.Fields = slices.Clip(r.shared)
 		return l, nil
 	}
-	own := make([]slog.Attr, 0, n+len(r.shared))
+	if r.budget -= n + len(r.shared); r.budget < 0 {
+		return l, errTooMuch
+	}
+	own := make([]slog.Attr, 0, n)
 	hints := letters{s: kinds}
 	if own, err = appendFields(own, attrs.s, &hints); err != nil {
 		return l, err

@@ -58,7 +58,7 @@ func (d *decoder) resourceMetrics(s string) error {
 	}
 	var err error
 	if d.resource, err = resourceLabels(resource.s); err != nil {
-		return fmt.Errorf("Resource: %w", err)
+		return fmt.Errorf("resource: %w", err)
 	}
 	for m = (message{s: s}); m.next(); {
 		if m.tag == tag(2, typeBytes) {
@@ -173,7 +173,7 @@ func (d *decoder) metric(s string) error {
 		case tag(2, typeBytes), tag(3, typeBytes):
 		default:
 			if err := m.unknown(fields(1, 2, 3, 5, 7, 9, 10, 11, 12)); err != nil {
-				return fmt.Errorf("Metric %.100q: %w", name, err)
+				return fmt.Errorf("metric %.100q: %w", name, err)
 			}
 		}
 	}
@@ -187,7 +187,7 @@ func (d *decoder) metric(s string) error {
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("Metric %.100q: %w", name, err)
+		return fmt.Errorf("metric %.100q: %w", name, err)
 	}
 	return nil
 }

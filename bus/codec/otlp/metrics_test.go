@@ -68,7 +68,7 @@ func hardMetrics() [][]kemi.Metric {
 
 // same compares bits: not-a-numbers are equal if they are the same one.
 func same(a, b kemi.Metric) bool {
-	return a.Name == b.Name && a.Labels == b.Labels && a.Time == b.Time && a.Kind == b.Kind &&
+	return a.Name == b.Name && a.Labels == b.Labels && a.Time.Equal(b.Time) && a.Time.Location() == b.Time.Location() && a.Kind == b.Kind &&
 		a.Uint() == b.Uint() && math.Float64bits(a.Float()) == math.Float64bits(b.Float())
 }
 
