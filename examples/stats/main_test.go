@@ -42,6 +42,7 @@ type outside struct {
 
 	mu     sync.Mutex
 	served int      // polls the host has answered; its load is that number
+	still  bool     // it answers no more
 	told   []string // to people: state and when it began
 }
 
@@ -72,12 +73,11 @@ func newOutside(t *testing.T, kafka string) *outside {
 	}
 	next(1)
 	seen := func(r agent.Request) { // when its answer has been made
-		if slices.Contains(r.OIDs, load1) && o.host.Faults().Drop == 0 {
-			o.mu.Lock()
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		if slices.Contains(r.OIDs, load1) && !o.still {
 			o.served++
-			poll := o.served + 1
-			o.mu.Unlock()
-			next(poll)
+			next(o.served + 1)
 		}
 	}
 	var err error
@@ -262,6 +262,9 @@ func (o *outside) rightly(p *program, lost int) {
 func (o *outside) silent(p *program, lost int) {
 	o.Helper()
 	o.host.SetFaults(agent.Faults{Drop: 1})
+	o.mu.Lock()
+	o.still = true
+	o.mu.Unlock()
 	o.until(p, 10*time.Second, "what was served is stored", func() bool { return len(o.loads()) >= o.polls()-lost })
 }
 
