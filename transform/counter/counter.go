@@ -299,7 +299,7 @@ func (r *Rates) rate(dst []kemi.Metric, h *host, m *kemi.Metric, t int64, up, la
 			r.sum -= s.sum()
 		}
 		if up != lately || s != nil && s.turn != r.turn {
-			r.follow(h, k, x, nil, t, v, lately, def)
+			r.follow(h, k, x, t, v, lately, def)
 		}
 		n.Primed++
 		return dst
@@ -307,24 +307,23 @@ func (r *Rates) rate(dst []kemi.Metric, h *host, m *kemi.Metric, t int64, up, la
 	since := t - s.t
 	if since <= 0 && since >= -r.gap {
 		if s.turn != r.turn {
-			r.follow(h, k, s, nil, t, v, lately, s.def)
+			r.follow(h, k, s, t, v, lately, s.def)
 		}
 		n.Repeated++
 		return dst
 	}
-	old := *s
+	oldV, oldUp := s.v, s.up
+	r.sum -= s.sum()
 	s.t, s.v, s.up = t, v, up
-	r.sum += s.sum() - old.sum()
-	if s.turn != r.turn {
-		r.follow(h, k, s, nil, t, v, lately, s.def)
-	} else if up != lately {
-		r.follow(h, k, s, &old, t, v, lately, s.def)
+	r.sum += s.sum()
+	if s.turn != r.turn || up != lately {
+		r.follow(h, k, s, t, v, lately, s.def)
 	}
 	if since < 0 || since > r.gap {
 		n.Primed++
 		return dst
 	}
-	seconds, restarted := elapsed(old.up, up, float64(since)/1e9)
+	seconds, restarted := elapsed(oldUp, up, float64(since)/1e9)
 	if restarted {
 		n.Restarted++
 		return dst
@@ -334,11 +333,11 @@ func (r *Rates) rate(dst []kemi.Metric, h *host, m *kemi.Metric, t int64, up, la
 	limit := r.limit(h, s.def, m.Labels, t)
 	switch {
 	case m.Kind == kemi.KindFloatCounter:
-		delta = math.Float64frombits(v) - math.Float64frombits(old.v)
-	case v >= old.v:
-		delta = float64(v - old.v)
-	case m.Kind == kemi.KindCounter32 && float64(uint32(v-old.v)) <= seconds*min(limit, wrapLimit(s.def.limit)):
-		delta, wrapped = float64(uint32(v-old.v)), true
+		delta = math.Float64frombits(v) - math.Float64frombits(oldV)
+	case v >= oldV:
+		delta = float64(v - oldV)
+	case m.Kind == kemi.KindCounter32 && float64(uint32(v-oldV)) <= seconds*min(limit, wrapLimit(s.def.limit)):
+		delta, wrapped = float64(uint32(v-oldV)), true
 	default:
 		delta = -1
 	}

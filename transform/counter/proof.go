@@ -117,13 +117,10 @@ func (h *host) ownLate() *late {
 }
 
 // follow takes a reading to what is known since this span began. s is what the longer
-// memory made of it, old what that was before, if they were the same.
-func (r *Rates) follow(h *host, k key, s *series, old *series, t int64, v uint64, up float64, def *def) {
+// memory made of it. If the two were the same before it, both take it: it was new to s.
+func (r *Rates) follow(h *host, k key, s *series, t int64, v uint64, up float64, def *def) {
 	l := h.ownLate()
 	y, ok := l.series[k]
-	if old != nil {
-		y, ok = *old, true
-	}
 	if !ok || y.def.kind != def.kind || isNew(y.t, t, r.gap) {
 		y = series{t: t, v: v, up: up, def: def, id: identity(def, k.labels)}
 	}
@@ -176,10 +173,11 @@ func fnv(s string) uint64 {
 
 func identity(d *def, l kemi.Labels) uint64 { return bits.RotateLeft64(l.Hash(), 17) ^ d.id }
 
-// digest makes a number of an entry. Numbers of entries are added.
+// digest makes a number of an entry. Numbers of entries are added, and that of a series
+// changes with each reading, so it is no more than a product: the factor is as good as
+// drawn at random for each series, and so differences do not cancel out.
 func digest(id uint64, t int64, v, up uint64) uint64 {
-	hi, lo := bits.Mul64(id^uint64(t)*0x9e3779b97f4a7c15, v^bits.RotateLeft64(up, 32)^0xd6e8feb86659fd93)
-	return hi ^ lo
+	return (id | 1) * (v + uint64(t)*0x9e3779b97f4a7c15 + bits.RotateLeft64(up, 29))
 }
 
 func (s *series) sum() uint64 { return digest(s.id, s.t, s.v, math.Float64bits(s.up)) }
