@@ -1,0 +1,322 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"go.uber.org/zap"
+
+	"github.com/kemi-go/kemi"
+	"github.com/kemi-go/kemi/bus/internal/recovery"
+)
+
+// commitOften commits while the member lives.
+func (m *member[T]) commitOften() {
+	t := time.NewTicker(m.topic.c.config.CommitInterval)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+		case <-m.ctx.Done():
+			return
+		}
+		m.mu.Lock()
+		lanes := make([]*lane[T], 0, len(m.lanes))
+		for _, l := range m.lanes {
+			lanes = append(lanes, l)
+		}
+		m.mu.Unlock()
+		ctx, cancel := context.WithTimeout(m.ctx, m.topic.c.config.Timeout)
+		if err := m.commit(ctx, lanes); err != nil && m.ctx.Err() == nil {
+			m.commitFailed(err)
+		}
+		cancel()
+	}
+}
+
+func (m *member[T]) commitFailed(err error) {
+	m.seen.fails.Add(1)
+	m.seen.fail(err)
+	m.topic.c.watch.note("reader "+m.group+" cannot commit; what it delivers from now on comes again after a restart", err)
+}
+
+// commit commits how far lanes have come: the state first, then the positions.
+func (m *member[T]) commit(ctx context.Context, lanes []*lane[T]) error {
+	m.committing.Lock()
+	defer m.committing.Unlock()
+	// Partition 0 is asked last.
+	slices.SortFunc(lanes, func(a, b *lane[T]) int { return int(b.p) - int(a.p) })
+	at := map[*lane[T]]kgo.EpochOffset{}
+	texts := map[int32]string{}
+	var state []*kgo.Record
+	changed := false
+	for _, l := range lanes {
+		if !l.begun.Load() {
+			if m.all {
+				return nil // all or none
+			}
+			continue
+		}
+		pos, kept := l.rec.Position()
+		text, due := l.stage(pos, kept)
+		if text == l.text && len(due) == 0 && !m.all {
+			continue
+		}
+		changed = changed || text != l.text || len(due) > 0
+		state = append(state, due...)
+		at[l] = kgo.EpochOffset{Epoch: -1, Offset: pos.Next}
+		texts[l.p] = text
+	}
+	if !changed {
+		return nil
+	}
+	return m.put(ctx, at, texts, state)
+}
+
+// commitAt commits a lane that has to go back.
+func (m *member[T]) commitAt(ctx context.Context, l *lane[T], next int64) error {
+	m.committing.Lock()
+	defer m.committing.Unlock()
+	if !l.begun.Load() {
+		return nil
+	}
+	pos, kept := l.rec.Position()
+	if pos.Next <= next {
+		return nil
+	}
+	pos.Next, pos.Rewind, pos.Proof = next, min(pos.Rewind, next), kemi.Proof{}
+	text, due := l.stage(pos, kept)
+	return m.put(ctx, map[*lane[T]]kgo.EpochOffset{l: {Epoch: -1, Offset: next}}, map[int32]string{l.p: text}, due)
+}
+
+// stage returns the metadata for a position, and what is to be written before it.
+func (l *lane[T]) stage(pos recovery.Position, kept []kemi.Kept) (text string, due []*kgo.Record) {
+	l.keeper.take(kept)
+	meta := metadata{position: &pos}
+	if l.keeper.uses() {
+		meta.kept = l.keeper.mark
+	}
+	text, fits := meta.text()
+	if !fits {
+		l.keeper.take([]kemi.Kept{{Key: positionKey, Value: pos.AppendBinary(nil)}})
+		l.topic.c.watch.note("the marks of reader "+l.group+" do not fit into a commit and are kept on the state topic; fewer partitions upstream would do", nil)
+		meta = metadata{kept: l.keeper.mark}
+		text, _ = meta.text()
+	}
+	return text, l.keeper.due(pos.Next)
+}
+
+func (m *member[T]) put(ctx context.Context, at map[*lane[T]]kgo.EpochOffset, texts map[int32]string, state []*kgo.Record) error {
+	if m.all {
+		if further, err := m.further(ctx, at); err != nil || further {
+			return err
+		}
+	}
+	if err := m.topic.c.state.write(ctx, state); err != nil {
+		return err
+	}
+	refused, err := m.putOffsets(ctx, at, texts)
+	if err != nil {
+		return err
+	}
+	var old []*kgo.Record
+	for l := range at {
+		if refused[l.p] == nil {
+			l.text = texts[l.p]
+			if l.keeper.uses() {
+				old = append(old, l.keeper.committed()...)
+			}
+			if m.all {
+				m.last[l.p] = at[l].Offset
+			}
+		} else {
+			err = refused[l.p]
+		}
+	}
+	if len(old) > 0 {
+		if e := m.topic.c.state.write(ctx, old); e != nil {
+			m.topic.c.watch.note("state that is no longer needed cannot be taken away", e)
+		}
+	}
+	return err
+}
+
+func (m *member[T]) putOffsets(ctx context.Context, at map[*lane[T]]kgo.EpochOffset, texts map[int32]string) (refused map[int32]error, err error) {
+	refused = map[int32]error{}
+	topic := m.topic.name
+	if m.all {
+		offsets := kadm.Offsets{}
+		for l, o := range at {
+			offsets.Add(kadm.Offset{Topic: topic, Partition: l.p, At: o.Offset, LeaderEpoch: -1, Metadata: texts[l.p]})
+		}
+		done, err := m.topic.c.admin.CommitOffsets(ctx, m.group, offsets)
+		if err != nil {
+			return nil, m.topic.c.explain(err, topic)
+		}
+		done.Each(func(o kadm.OffsetResponse) {
+			if o.Err != nil {
+				refused[o.Partition] = m.topic.c.explain(o.Err, topic)
+			}
+		})
+		return refused, nil
+	}
+	offsets := map[int32]kgo.EpochOffset{}
+	for l, o := range at {
+		offsets[l.p] = o
+	}
+	ctx = kgo.PreCommitFnContext(ctx, func(req *kmsg.OffsetCommitRequest) error {
+		for i := range req.Topics {
+			for j := range req.Topics[i].Partitions {
+				p := &req.Topics[i].Partitions[j]
+				text := texts[p.Partition]
+				p.Metadata = &text
+			}
+		}
+		return nil
+	})
+	m.client.CommitOffsetsSync(ctx, map[string]map[int32]kgo.EpochOffset{topic: offsets},
+		func(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResponse, e error) {
+			if e != nil {
+				err = m.topic.c.explain(e, topic)
+				return
+			}
+			for _, t := range resp.Topics {
+				for _, p := range t.Partitions {
+					if e := kerr.ErrorForCode(p.ErrorCode); e != nil {
+						refused[p.Partition] = fmt.Errorf("partition %d: %w", p.Partition, m.topic.c.explain(e, topic))
+					}
+				}
+			}
+		})
+	return refused, err
+}
+
+// further tells whether another Run of the All has come further than this one.
+func (m *member[T]) further(ctx context.Context, at map[*lane[T]]kgo.EpochOffset) (bool, error) {
+	was, err := m.committed(ctx)
+	if err != nil {
+		return false, err
+	}
+	var mine, theirs int64
+	strange := false
+	for l, o := range at {
+		mine += o.Offset
+		if w, ok := was.Lookup(m.topic.name, l.p); ok && w.At >= 0 {
+			theirs += w.At
+			strange = strange || w.At != m.last[l.p]
+		}
+	}
+	if !strange {
+		return false, nil // nobody else has committed
+	}
+	// Its state, if there is any, lies under another mark, and ours may have gone.
+	for l := range at {
+		l.keeper.named = false
+	}
+	return theirs > mine, nil
+}
+
+// look looks whether the topic is still what it was, and whether the member gets
+// anywhere.
+func (m *member[T]) look() {
+	t := time.NewTicker(min(lookEvery, m.topic.c.patience/2))
+	defer t.Stop()
+	missing := 0
+	for {
+		select {
+		case <-t.C:
+		case <-m.ctx.Done():
+			return
+		}
+		ctx, cancel := m.topic.c.within(m.ctx)
+		d, err := m.topic.c.describe(ctx, m.topic.name)
+		switch {
+		case errors.Is(err, ErrNoTopic):
+			if missing++; missing > 1 { // one broker may not have heard of it yet
+				m.fail(err)
+			}
+		case err != nil:
+			m.seen.fail(err)
+		default:
+			missing = 0
+			m.compare(d)
+			m.stuck(ctx)
+		}
+		cancel()
+	}
+}
+
+func (m *member[T]) compare(d kadm.TopicDetail) {
+	switch {
+	case d.ID != kadm.TopicID(m.topic.id) && d.ID != kadm.TopicID{} && m.topic.id != [16]byte{}:
+		m.fail(m.topic.c.explain(kerr.UnknownTopicID, m.topic.name))
+	case len(d.Partitions) != m.topic.partitions && len(d.Partitions) > 0:
+		m.fail(fmt.Errorf("it has %d partitions now, and had %d: keys have moved; stop all writers, let readers come to the end, and start again", len(d.Partitions), m.topic.partitions))
+	}
+}
+
+// stuck makes the client anew when it holds nothing, or gets nothing though there is
+// something: the oldest complaint about consumer groups after trouble in a cluster.
+func (m *member[T]) stuck(ctx context.Context) {
+	patience := m.topic.c.patience
+	m.mu.Lock()
+	held, had := len(m.lanes), m.had
+	var silent []*lane[T]
+	for _, l := range m.lanes {
+		l.mu.Lock()
+		if len(l.queue) == 0 && l.bytes == 0 && time.Since(l.heard) > patience {
+			silent = append(silent, l)
+		}
+		l.mu.Unlock()
+	}
+	m.mu.Unlock()
+	if held == 0 && time.Since(had) > patience && m.orphans(ctx) {
+		m.cancel(fmt.Errorf("%w: the group has partitions that nobody reads", errAgain))
+	}
+	if len(silent) == 0 {
+		return
+	}
+	ends, err := m.topic.c.admin.ListEndOffsets(ctx, m.topic.name)
+	if err != nil {
+		return
+	}
+	for _, l := range silent {
+		if end, ok := ends.Lookup(m.topic.name, l.p); ok && end.Err == nil && end.Offset > l.nextOffset() {
+			l.part.end.Store(end.Offset)
+			m.topic.c.config.Logger.Warn("kafka: nothing comes of a partition that has records",
+				zap.String("group", m.group), zap.Int32("partition", l.p), zap.Int64("next", l.nextOffset()), zap.Int64("end", end.Offset))
+			m.cancel(fmt.Errorf("%w: nothing comes of partition %d for %v, though it has records", errAgain, l.p, patience))
+			return
+		}
+	}
+}
+
+// orphans tells whether partitions belong to no member.
+func (m *member[T]) orphans(ctx context.Context) bool {
+	if m.all {
+		return true
+	}
+	groups, err := m.topic.c.admin.DescribeGroups(ctx, m.group)
+	if err != nil {
+		return false
+	}
+	g := groups[m.group]
+	owned := 0
+	for _, member := range g.Members {
+		if c, ok := member.Assigned.AsConsumer(); ok {
+			for _, t := range c.Topics {
+				if t.Topic == m.topic.name {
+					owned += len(t.Partitions)
+				}
+			}
+		}
+	}
+	return g.Err == nil && g.State == "Stable" && owned < m.topic.partitions
+}

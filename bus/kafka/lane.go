@@ -1,0 +1,278 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"go.uber.org/zap"
+
+	"github.com/kemi-go/kemi"
+	"github.com/kemi-go/kemi/bus/internal/recovery"
+)
+
+const (
+	laneMin = 256 << 10 // bytes that a lane may hold however many there are
+	// far is how much later than now a record may be before it is told.
+	far = time.Minute
+)
+
+// lane is one partition on its way into the flow, with a goroutine of its own.
+type lane[T any] struct {
+	*member[T]
+	p     int32
+	rec   *recovery.Lane[T]
+	pos   *recovery.Position
+	kept  []kemi.Kept
+	first int64
+	part  *part
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	done   chan struct{}
+	begun  atomic.Bool
+	closed sync.Once
+
+	mu     sync.Mutex
+	queue  []*kgo.Record
+	bytes  int
+	next   int64 // after what has come
+	paused bool
+	heard  time.Time // when something came last
+	wake   chan struct{}
+
+	ticking atomic.Bool
+
+	// Under member.committing:
+	keeper  *keeper
+	text    string // of the last commit
+	pending recovery.Position
+}
+
+// open opens the lane of a partition; run is to be called. A reader with many opens
+// all before it runs any.
+func (m *member[T]) open(p int32, at int64, meta metadata, found []raw, first int64) (*lane[T], error) {
+	l := &lane[T]{
+		member: m, p: p, first: first, part: m.seen.part(p), keeper: newKeeper(m.group, m.topic.name, p),
+		done: make(chan struct{}), wake: make(chan struct{}, 1), heard: time.Now(),
+	}
+	if at >= 0 {
+		pos := meta.position
+		kept, long, err := l.keeper.begin(found, meta.kept, at, m.all)
+		if err != nil {
+			return nil, err
+		}
+		if pos == nil {
+			pos = long
+		}
+		if pos == nil || pos.Next != at {
+			// Somebody has set the offset with another tool: that is where to go on, and
+			// nothing is known of the input before it.
+			m.topic.c.config.Logger.Warn("kafka: a committed offset has no position of kemi beside it, or another: the reader starts there without its state",
+				zap.String("group", m.group), zap.Int32("partition", p), zap.Int64("offset", at))
+			pos, kept = &recovery.Position{Next: at, Rewind: at}, nil
+		}
+		l.pos, l.kept = pos, kept
+	}
+	l.ctx, l.cancel = context.WithCancel(m.ctx)
+	l.rec = recovery.Open(m.out, recovery.Config[T]{
+		Topic: m.topic.name, Reader: m.reader, Partition: p, Find: m.topic.find, Counts: &m.seen.counts,
+	})
+	l.next = first
+	if l.pos != nil {
+		from := l.pos.Next
+		if l.rec.Horizon() > 0 {
+			from = l.pos.Rewind
+		}
+		l.next = max(from, first)
+	}
+	l.part.next.Store(l.next)
+	l.part.owned.Store(true)
+	return l, nil
+}
+
+// run feeds the lane until its context is done or it fails.
+func (l *lane[T]) run() {
+	defer close(l.done)
+	err := l.feed()
+	if err != nil && l.ctx.Err() == nil {
+		l.fail(err)
+	}
+}
+
+func (l *lane[T]) feed() error {
+	if _, err := l.rec.Begin(l.ctx, l.pos, l.kept, l.first); err != nil {
+		return err
+	}
+	l.begun.Store(true)
+	tick := l.topic.c.config.Tick
+	var timer *time.Timer
+	var due <-chan time.Time
+	if l.rec.Ticks() {
+		timer = time.NewTimer(tick)
+		defer timer.Stop()
+		due = timer.C
+	}
+	var entries []recovery.Entry
+	for {
+		records := l.take()
+		if len(records) == 0 {
+			select {
+			case <-l.wake:
+			case <-due:
+				timer.Reset(l.silence(tick))
+			case <-l.ctx.Done():
+				return nil
+			}
+			continue
+		}
+		entries = entries[:0]
+		for _, r := range records {
+			entries = append(entries, entryOf(r))
+		}
+		next := records[len(records)-1].Offset + 1
+		if err := l.rec.Feed(l.ctx, entries, next); err != nil {
+			return err
+		}
+		clear(entries)
+		l.part.next.Store(next)
+		l.resume(records)
+	}
+}
+
+// offer gives records to the lane, and never blocks: when the lane has enough, its
+// partition is not fetched for a while.
+func (l *lane[T]) offer(fp *kgo.FetchTopicPartition, most int) {
+	l.part.end.Store(fp.HighWatermark)
+	if len(fp.Records) == 0 {
+		return
+	}
+	now := time.Now()
+	bytes := 0
+	for _, r := range fp.Records {
+		bytes += len(r.Key) + len(r.Value) + apiece
+	}
+	if late := fp.Records[len(fp.Records)-1].Timestamp; late.Sub(now) > far {
+		l.seen.ahead.Add(uint64(len(fp.Records)))
+		l.topic.c.watch.note("records of topic "+l.topic.name+" are from the future: look at the clocks of brokers, or of writers where message.timestamp.type is CreateTime",
+			nil, zap.Int32("partition", l.p), zap.Duration("ahead", late.Sub(now)))
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.queue = append(l.queue, fp.Records...)
+	l.bytes += bytes
+	l.next = fp.Records[len(fp.Records)-1].Offset + 1
+	l.heard = now
+	if l.bytes > most && !l.paused {
+		l.paused = true
+		l.client.PauseFetchPartitions(map[string][]int32{l.topic.name: {l.p}})
+	}
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+// inject gives the lane a record that stands for what could not be read.
+func (l *lane[T]) inject(format string, offset, next int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.queue = append(l.queue, &kgo.Record{
+		Topic: l.topic.name, Partition: l.p, Offset: offset,
+		Headers: []kgo.RecordHeader{{Key: headerCodec, Value: []byte(format)}},
+	})
+	l.next = next
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (l *lane[T]) take() []*kgo.Record {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	records := l.queue
+	l.queue = nil
+	return records
+}
+
+// resume has the partition fetched again when the lane has room.
+func (l *lane[T]) resume(records []*kgo.Record) {
+	bytes := 0
+	for _, r := range records {
+		bytes += len(r.Key) + len(r.Value) + apiece
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.bytes = max(l.bytes-bytes, 0)
+	if l.paused && l.bytes == 0 {
+		l.paused = false
+		l.client.ResumeFetchPartitions(map[string][]int32{l.topic.name: {l.p}})
+	}
+}
+
+// silence appends a tick if nothing has come for a while, and returns when to look
+// again.
+func (l *lane[T]) silence(tick time.Duration) time.Duration {
+	l.mu.Lock()
+	quiet := time.Since(l.heard)
+	busy := len(l.queue) > 0 || l.paused
+	l.mu.Unlock()
+	switch {
+	case quiet < tick:
+		return tick - quiet
+	case busy || !l.ticking.CompareAndSwap(false, true):
+		return tick
+	}
+	r := &kgo.Record{Topic: l.topic.name, Partition: l.p, Headers: []kgo.RecordHeader{{Key: headerTick, Value: []byte("1")}}}
+	// It has no context, for the reason given at produce.
+	l.topic.c.producer.Produce(context.Background(), r, func(_ *kgo.Record, err error) {
+		l.ticking.Store(false)
+		if err == nil {
+			l.seen.ticks.Add(1)
+		} else if !errors.Is(err, kgo.ErrClientClosed) {
+			l.topic.c.watch.note("the time of a silent partition cannot be written", err, zap.String("partition", l.topic.name+"/"+strconv.Itoa(int(l.p))))
+		}
+	})
+	return tick
+}
+
+// halt ends lanes. Each may finish the Write it is in; after patience that is cut
+// off, if there is a bound.
+func halt[T any](lanes []*lane[T], patience time.Duration) {
+	for _, l := range lanes {
+		l.cancel()
+	}
+	var late <-chan time.Time
+	if patience > 0 {
+		t := time.NewTimer(patience)
+		defer t.Stop()
+		late = t.C
+	}
+	for _, l := range lanes {
+		select {
+		case <-l.done:
+			continue
+		case <-late:
+		}
+		break
+	}
+	var wait sync.WaitGroup
+	for _, l := range lanes {
+		wait.Go(l.close)
+	}
+	wait.Wait()
+}
+
+func (l *lane[T]) close() {
+	l.closed.Do(func() {
+		l.cancel()
+		_ = l.rec.Close()
+		<-l.done
+		l.part.owned.Store(false)
+	})
+}
