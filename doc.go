@@ -60,8 +60,8 @@ goes several ways.
 A transform appends its results to a slice, as [strconv.AppendInt] does. It starts no
 goroutine, calls nothing below it, and is tested by calling it. What else it may be, it
 says by a method: [Forker] if it has state, [Ticker] if it lives by time, [Finisher] if
-something is open at the end, [Warmer] if its state depends on past input, [Aggregator]
-if it needs all keys at once.
+something is open at the end, [Warmer] if its state depends on past input, [Prover] and
+[Keeper] if that state is to be proved and kept, [Aggregator] if it needs all keys at once.
 
 	            ┌─ lane p0 ─▶ fork 0 ─┐
 	topic ──────┼─ lane p1 ─▶ fork 1 ─┼─────▶ sink
@@ -77,6 +77,26 @@ Tick and Apply of one fork never meet, and a lane that waits for its sink is not
 The time is passed in and never read, so that a replay is the first run again: a bus
 gives a new owner the input that the state depends on ([Lane] Mute, [Warmer]), muted,
 and goes on from what was committed.
+
+# Rewind, mute, prove
+
+On a durable topic the input is all that has to be kept: state is built from it again.
+A position has two offsets, the one up to which everything was delivered and the lower
+one from which on the state depends on the input ([Warmer]). A lane that starts, after
+a crash, a move or a restart, is fed what lies between them with its output muted, its
+state is compared with the proof kept in the position ([Prover]), and it goes live. A
+difference is an error that names the stage: it depends on something besides its input.
+State without a bound, such as since when an alert fires, is kept as it is ([Keeper]).
+
+	log      …──────────┬──────────────────────────┬─────────────▶
+	                 rewind          muted       next      live
+	                                               └ proof, kept state
+
+Time is input too: a lane of a log is ticked by the times at which records were appended
+([LogTicks]). What a flow makes carries where it was made of, from the lane to the topic
+behind it, which drops what it has had. So between durable topics each record arrives
+once, whatever dies, without transactions, as long as the same input gives the same
+output: a transform reads no clock, throws no dice, and follows no order of a map.
 
 # Errors
 
