@@ -748,6 +748,11 @@ func LabelsOf(namesAndValues ...string) Labels {
 	return Labels{intern.Of(pairs)}
 }
 
+// LabelsOfSet returns Labels of a set that was looked up by bytes, without making
+// strings first. It is for the codecs of this module, as nobody else can name what it
+// takes: use [NewLabels].
+func LabelsOfSet(s *intern.Set) Labels { return Labels{s} }
+
 // Len returns the number of labels.
 func (l Labels) Len() int {
 	if l.s == nil {
