@@ -87,7 +87,7 @@ func main() {
 
 // run is the program; it returns the exit code: 0 after a clean drain, 1 when
 // something failed, 2 for a wrong command line or config.
-func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) (code int) {
 	stderr = &inTurn{w: stderr}
 	flags := flag.NewFlagSet("stats", flag.ContinueOnError)
 	flags.SetOutput(stderr)
@@ -134,11 +134,15 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 
 	logger := newJournal(func(line string) { fmt.Fprintln(stderr, line) })
-	on, err := where.open(ctx, cfg, logger)
+	on, err := where.open(logger)
 	if err != nil {
 		return failed(1, err)
 	}
-	defer on.close()
+	defer func() {
+		if err := on.close(); err != nil && code == 0 {
+			code = failed(1, err)
+		}
+	}()
 	s, err := newStats(ctx, cfg, roles, on, stdout, logger)
 	if err != nil {
 		return failed(2, err)

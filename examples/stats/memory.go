@@ -26,5 +26,5 @@ func openMemory() (*topics, error) {
 		}
 		return all
 	}
-	return &topics{jobs: jobs, raw: raw, metrics: metrics, alerts: alerts, dead: dead, readers: readers, close: func() {}}, nil
+	return &topics{jobs: jobs, raw: raw, metrics: metrics, alerts: alerts, dead: dead, readers: readers, close: func() error { return nil }}, nil
 }

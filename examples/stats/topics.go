@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -25,15 +24,15 @@ type topics struct {
 
 	readers func() map[string]reader // by name, which is that of the flow
 	keeps   bool                     // what waits outlives the program
-	close   func()
+	close   func() error
 }
 
 // reader is how far a flow is behind what is on its topic, and what became of the
 // state it built again from the topic.
 type reader struct {
-	lag              int64  // records, or where a bus counts those, batches of one host
-	rewinds          uint64 // replays
-	proved, differed uint64 // of rewinds: the state was what it had been, or was not
+	lag     int64  // records in memory; offsets, which are polls, on disk and on Kafka
+	rewinds uint64 // replays
+	proved  uint64 // of rewinds: the state was what it had been
 }
 
 // busFlagValue is the value of -bus.
@@ -79,7 +78,10 @@ func (v busFlagValue) String() string {
 
 // open opens the topics. It is here, and nowhere else, that one bus differs from
 // another.
-func (v busFlagValue) open(_ context.Context, _ *config, _ *zap.Logger) (*topics, error) {
+func (v busFlagValue) open(logger *zap.Logger) (*topics, error) {
+	if v.kind == "disk" {
+		return openDisk(v.dir, logger)
+	}
 	return openMemory()
 }
 
