@@ -66,6 +66,7 @@ func (logs) Name() string { return "otlp-logs/1" }
 
 func (logs) AppendBatch(dst []byte, batch []kemi.Log) ([]byte, error) {
 	b := dst
+	kinds := make([]byte, 0, 64) // one for the batch
 	for i := 0; i < len(batch); {
 		host := batch[i].Host
 		var resource, scope int
@@ -74,7 +75,7 @@ func (logs) AppendBatch(dst []byte, batch []kemi.Log) ([]byte, error) {
 		b, scope = open(b, 2) // ScopeLogs
 		for ; i < len(batch) && batch[i].Host == host; i++ {
 			var err error
-			if b, err = appendLog(b, &batch[i]); err != nil {
+			if b, kinds, err = appendLog(b, kinds[:0], &batch[i]); err != nil {
 				return dst, fmt.Errorf("otlp: log %d of %d, of %.100q: %w", i, len(batch), host, err)
 			}
 		}
@@ -83,8 +84,8 @@ func (logs) AppendBatch(dst []byte, batch []kemi.Log) ([]byte, error) {
 	return b, nil
 }
 
-// appendLog appends a LogRecord.
-func appendLog(b []byte, l *kemi.Log) ([]byte, error) {
+// appendLog appends a LogRecord, and the letters of its fields to kinds.
+func appendLog(b, kinds []byte, l *kemi.Log) ([]byte, []byte, error) {
 	b, start := open(b, 2)
 	at, timeOK := nanos(l.Time)
 	observed, observedOK := nanos(l.Observed)
@@ -118,10 +119,9 @@ func appendLog(b []byte, l *kemi.Log) ([]byte, error) {
 	if !observedOK {
 		b = appendAttribute(b, 6, observedTime, oddTime(l.Observed))
 	}
-	var room [64]byte
-	b, kinds, err := appendAttrs(b, 6, room[:0], l.Fields, 0)
+	b, kinds, err := appendAttrs(b, 6, kinds, l.Fields, 0)
 	if err != nil {
-		return b, err
+		return b, kinds, err
 	}
 	for _, k := range kinds {
 		if k != kindPlain {
@@ -132,7 +132,7 @@ func appendLog(b []byte, l *kemi.Log) ([]byte, error) {
 	if observed != 0 {
 		b = appendFixed64(b, 11, observed)
 	}
-	return closed(b, start), nil
+	return closed(b, start), kinds, nil
 }
 
 // appendText appends the value of a string, as an AnyValue has it.
