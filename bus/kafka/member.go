@@ -536,6 +536,9 @@ func (m *member[T]) committed(ctx context.Context) (kadm.OffsetResponses, error)
 	if err == nil {
 		err = was.Error()
 	}
+	if errors.Is(err, kerr.GroupIDNotFound) {
+		return nil, nil // it reads for the first time
+	}
 	if err != nil {
 		return nil, m.topic.c.explain(err, m.topic.name)
 	}
