@@ -178,6 +178,9 @@ func open(c Config, h hooks) (_ *DB, err error) {
 			_ = d.lock.Close()
 		}
 	}()
+	if err := checkRepair(d.fs, c.Dir); err != nil {
+		return nil, err
+	}
 	if err := checkFormat(d.fs, c.Dir); err != nil {
 		return nil, err
 	}

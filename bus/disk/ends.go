@@ -20,7 +20,7 @@ import (
 // of one looks like a crash while it was written. A DB that ends before what is in this
 // file has lost something.
 //
-//	topic "raw" 12 0 7
+//	topic 1 "raw" 12 0 7
 //	crc32c 1a2b3c4d
 const (
 	endsName = "ENDS"
@@ -40,7 +40,7 @@ func (d *DB) noteEnds() {
 	slices.SortFunc(topics, func(a, b *topic) int { return strings.Compare(a.name, b.name) })
 	ends := make([]topicEnds, len(topics))
 	for i, t := range topics {
-		ends[i].name = t.name
+		ends[i].id, ends[i].name = t.id, t.name
 		for _, p := range t.parts {
 			p.mu.Lock()
 			ends[i].ends = append(ends[i].ends, p.end)
@@ -59,6 +59,7 @@ func (d *DB) noteEnds() {
 }
 
 type topicEnds struct {
+	id   uint32
 	name string
 	ends []int64
 }
@@ -66,6 +67,8 @@ type topicEnds struct {
 func appendEnds(dst []byte, topics []topicEnds) []byte {
 	for _, t := range topics {
 		dst = append(dst, "topic "...)
+		dst = strconv.AppendUint(dst, uint64(t.id), 10)
+		dst = append(dst, ' ')
 		dst = strconv.AppendQuote(dst, t.name)
 		for _, n := range t.ends {
 			dst = append(dst, ' ')
@@ -87,11 +90,16 @@ func parseEnds(text []byte) ([]topicEnds, error) {
 	var topics []topicEnds
 	for line := range strings.Lines(string(text[:i])) {
 		rest, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "topic ")
-		quoted, err := strconv.QuotedPrefix(rest)
-		if err != nil || !ok {
+		digits, rest, _ := strings.Cut(rest, " ")
+		id, err := strconv.ParseUint(digits, 10, 32)
+		if err != nil || !ok || id == 0 {
 			return nil, errEnds
 		}
-		var t topicEnds
+		quoted, err := strconv.QuotedPrefix(rest)
+		if err != nil {
+			return nil, errEnds
+		}
+		t := topicEnds{id: uint32(id)}
 		if t.name, err = strconv.Unquote(quoted); err != nil {
 			return nil, errEnds
 		}

@@ -1,0 +1,193 @@
+package disk
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// A repair builds a new DB beside the old one and then puts it in its place. The file
+// REPAIR says which of the two steps of that was begun, so that one that was cut off is
+// taken up again.
+const (
+	repairFile = "REPAIR"
+	repairDir  = "repair.tmp"
+	stepOut    = "move the old files to "
+	stepIn     = "move the new files in\n"
+)
+
+// Repair makes a directory usable again whose data is damaged: it writes all that can be
+// read anew, moves the old files to a folder beside, and says what is lost. Readers go on
+// behind the holes and count them. The DB must be closed; as much room is needed as the
+// good records take. Where nothing is wrong nothing is done.
+//
+// Where the positions of readers are among what is lost, those readers begin with the
+// oldest record again, and what they make of it may come twice.
+func Repair(dir string) (*Report, error) { return repair(hooks{}.orDefault().fs, dir, time.Now()) }
+
+func repair(fs vfs.FS, dir string, now time.Time) (*Report, error) {
+	lock, err := lockDir(fs, dir)
+	if err != nil {
+		return nil, err
+	}
+	step, err := readFile(fs, fs.PathJoin(dir, repairFile), 1<<10)
+	interrupted := err == nil
+	if !interrupted {
+		err = lock.Close()
+		if err != nil {
+			return nil, err
+		}
+		report, err := check(fs, dir)
+		if err != nil || report.OK() {
+			return report, err
+		}
+		if lock, err = lockDir(fs, dir); err != nil {
+			return nil, err
+		}
+	}
+	defer lock.Close()
+	var report *Report
+	if interrupted {
+		report = &Report{}
+	} else {
+		if report, err = rebuild(fs, dir); err != nil {
+			return report, fmt.Errorf("disk: repairing %s: %w", dir, err)
+		}
+		step = []byte(stepOut + "damaged-" + now.UTC().Format("20060102T150405.000") + "\n")
+		if err := writeFile(fs, dir, repairFile, step); err != nil {
+			return report, err
+		}
+	}
+	if folder, ok := strings.CutPrefix(strings.TrimSuffix(string(step), "\n"), stepOut); ok && strings.HasPrefix(folder, "damaged-") {
+		report.Moved = fs.PathJoin(dir, folder)
+		if err := fs.MkdirAll(report.Moved, 0o755); err != nil {
+			return report, err
+		}
+		if err := moveEngine(fs, dir, report.Moved); err != nil {
+			return report, err
+		}
+		if err := writeFile(fs, dir, repairFile, []byte(stepIn)); err != nil {
+			return report, err
+		}
+		step = []byte(stepIn)
+	}
+	if string(step) != stepIn {
+		return report, fmt.Errorf("disk: the file %s in %s says %.100q: remove it and repair again", repairFile, dir, step)
+	}
+	if err := moveEngine(fs, fs.PathJoin(dir, repairDir), dir); err != nil {
+		return report, err
+	}
+	_ = fs.Remove(fs.PathJoin(dir, endsName)) // it is of before
+	if err := writeFile(fs, dir, formatFile, fmt.Appendf(nil, "%s%d\n", formatText, format)); err != nil {
+		return report, err
+	}
+	if err := fs.Remove(fs.PathJoin(dir, repairFile)); err != nil {
+		return report, err
+	}
+	return report, errors.Join(fs.RemoveAll(fs.PathJoin(dir, repairDir)), syncDir(fs, dir))
+}
+
+// moveEngine moves the files of the engine.
+func moveEngine(fs vfs.FS, from, to string) error {
+	names, err := fs.List(from)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		if kind, _ := engineFile(n); kind == "" {
+			continue
+		}
+		if err := fs.Rename(fs.PathJoin(from, n), fs.PathJoin(to, n)); err != nil {
+			return err
+		}
+	}
+	return errors.Join(syncDir(fs, to), syncDir(fs, from))
+}
+
+// rebuild writes what is good into a new DB of the engine.
+func rebuild(fs vfs.FS, dir string) (_ *Report, err error) {
+	path := fs.PathJoin(dir, repairDir)
+	if err := fs.RemoveAll(path); err != nil {
+		return nil, err
+	}
+	o := engineOptions(fs)
+	o.Logger = quiet{}
+	o.DisableWAL = true // it is of use as a whole or not at all
+	db, err := pebble.Open(path, o)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if db != nil {
+			err = errors.Join(err, db.Close())
+		}
+	}()
+	b := db.NewBatch()
+	flush := func() error {
+		if b.Empty() {
+			return nil
+		}
+		err := errors.Join(b.Commit(pebble.NoSync), b.Close())
+		b = db.NewBatch()
+		return err
+	}
+	type tail struct{ size, at uint64 }
+	tails := map[partID]tail{}
+	s := newSalvage(fs, dir)
+	err = s.read(func(key, value []byte) error {
+		topic, part, _, _ := parseOffsetKey(key)
+		at, size, _ := timeOf(value)
+		t := tails[partID{topic, part}]
+		tails[partID{topic, part}] = tail{max(t.size, size), max(t.at, uint64(at))}
+		_ = b.Set(key, value, nil)
+		if b.Len() > groupMax {
+			return flush()
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	for key, v := range s.small {
+		_ = b.Set([]byte(key), v.value, nil)
+	}
+	ids := map[string]uint32{}
+	for id, t := range s.topics {
+		ids[t.name] = id
+		for p, end := range t.ends {
+			pid := partID{id, int32(p)}
+			first, _, size, at := s.bounds(pid)
+			key := partKey(kindBounds, id, int32(p))
+			_ = b.Set(key, sealInts(key, first, uint64(end), max(size, tails[pid].size), max(at, tails[pid].at)), nil)
+		}
+	}
+	for _, l := range s.report.Lost {
+		id := ids[l.Topic]
+		key := offsetKey(kindHole, id, l.Partition, l.From)
+		_ = b.Set(key, sealInts(key, uint64(l.To)), nil)
+	}
+	if err := errors.Join(flush(), b.Close(), db.Flush()); err != nil {
+		return nil, err
+	}
+	err = db.Close()
+	db = nil
+	return &s.report, err
+}
+
+// checkRepair refuses a directory whose repair was cut off.
+func checkRepair(fs vfs.FS, dir string) error {
+	text, err := readFile(fs, fs.PathJoin(dir, repairFile), 1<<10)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return damaged(dir, fmt.Errorf("a repair was cut off (%q, %v): call disk.Repair again, which goes on", bytes.TrimSpace(text), err))
+}
