@@ -21,21 +21,28 @@ func perMetric(b *testing.B, n int) {
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(n), "ns/metric")
 }
 
-// BenchmarkDecode decodes the poll of a host: the same one again and again, and those
-// of a fleet in turn.
+// BenchmarkDecode decodes the poll of a host: the same one again and again, those of a
+// fleet in turn, and those of a fleet in which no two hosts have a label in common.
 func BenchmarkDecode(b *testing.B) {
-	for _, hosts := range []int{1, 1000} {
+	for _, hosts := range []int{1, 1000, -1000} {
 		var srcs [][]byte
 		var alive [][]kemi.Metric
+		strange := hosts < 0
+		hosts = max(hosts, -hosts)
 		for i := range hosts {
 			alive = append(alive, poll(fmt.Sprintf("switch%d", i), 10))
+			for j := range alive[i] {
+				if m := &alive[i][j]; strange {
+					m.Labels = m.Labels.With("ifalias", fmt.Sprintf("uplink %d of %s", j%10, m.Host()))
+				}
+			}
 			src, err := otlp.Metrics().AppendBatch(nil, alive[i])
 			if err != nil {
 				b.Fatal(err)
 			}
 			srcs = append(srcs, src)
 		}
-		b.Run(fmt.Sprintf("hosts=%d/kemi", hosts), func(b *testing.B) {
+		b.Run(fmt.Sprintf("hosts=%d/strange=%v/kemi", hosts, strange), func(b *testing.B) {
 			c := otlp.Metrics()
 			var dst []kemi.Metric
 			b.ReportAllocs()
@@ -47,7 +54,7 @@ func BenchmarkDecode(b *testing.B) {
 			}
 			perMetric(b, 50)
 		})
-		b.Run(fmt.Sprintf("hosts=%d/proto", hosts), func(b *testing.B) {
+		b.Run(fmt.Sprintf("hosts=%d/strange=%v/proto", hosts, strange), func(b *testing.B) {
 			var dst []kemi.Metric
 			b.ReportAllocs()
 			for i := range b.N {
