@@ -104,6 +104,8 @@ type Config struct {
 	// Timeout bounds each question to the cluster outside of reading and writing, such as
 	// those of [Open] and [NewTopic]. 0: 30 s.
 	Timeout time.Duration
+
+	dial func(ctx context.Context, network, host string) (net.Conn, error) // tests cut connections
 }
 
 func (c *Config) check() error {
@@ -204,6 +206,9 @@ func Open(c Config) (*Cluster, error) {
 	}
 	if c.TLS != nil {
 		cl.common = append(cl.common, kgo.DialTLSConfig(c.TLS.Clone()))
+	}
+	if c.dial != nil {
+		cl.common = append(cl.common, kgo.Dialer(c.dial))
 	}
 	if c.SASL != nil {
 		login, err := c.SASL.mechanism()
