@@ -134,7 +134,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (code int
 	}
 
 	logger := newJournal(func(line string) { fmt.Fprintln(stderr, line) })
-	on, err := where.open(logger)
+	on, err := where.open(cfg, logger)
 	if err != nil {
 		return failed(1, err)
 	}

@@ -78,9 +78,12 @@ func (v busFlagValue) String() string {
 
 // open opens the topics. It is here, and nowhere else, that one bus differs from
 // another.
-func (v busFlagValue) open(logger *zap.Logger) (*topics, error) {
-	if v.kind == "disk" {
+func (v busFlagValue) open(cfg *config, logger *zap.Logger) (*topics, error) {
+	switch v.kind {
+	case "disk":
 		return openDisk(v.dir, logger)
+	case "kafka":
+		return openKafka(v.brokers, cfg.Kafka, logger)
 	}
 	return openMemory()
 }

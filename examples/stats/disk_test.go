@@ -1,0 +1,109 @@
+package main
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/kemi-go/kemi/internal/agent"
+)
+
+// A restart in the middle: nothing is lost, the rates go on as if there had been none,
+// and an alert that fires keeps firing without being told again.
+func TestDiskRestart(t *testing.T) {
+	t.Parallel()
+	o := newOutside(t, "")
+	dir := "-bus=disk:" + t.TempDir()
+	p := o.start(dir)
+	o.until(p, 20*time.Second, "firing", func() bool { return len(o.people()) > 0 && len(o.loads()) > 3 })
+	if last := o.end(p); !strings.Contains(last, "for the next start") {
+		t.Errorf("it ended with %q", last)
+	}
+	before := len(o.loads())
+	p = o.start(dir)
+	o.until(p, 20*time.Second, "going on", func() bool { return len(o.loads()) > before+3 })
+	o.recovers(p)
+	o.end(p)
+	if said := p.said(); !strings.Contains(said, "proved 64") || strings.Contains(said, "MISMATCHES") {
+		t.Errorf("no replay, or a wrong one:\n%s", said)
+	}
+}
+
+// recovers makes the alert end, and the host silent, and checks what there is.
+func (o *outside) recovers(p *program) {
+	o.Helper()
+	o.values.Set(map[string]agent.Value{users: agent.Gauge32(1)})
+	o.until(p, 20*time.Second, "resolved", func() bool { return strings.HasPrefix(o.people()[len(o.people())-1], "resolved") })
+	o.silent(p, 0)
+	o.rightly(p, 0)
+	o.toldOnce()
+}
+
+// kill -9 at any moment: the poll under way is lost, and nothing else.
+func TestDiskKill(t *testing.T) {
+	t.Parallel()
+	o := newOutside(t, "")
+	dir := "-bus=disk:" + t.TempDir()
+	const kills = 2
+	for range kills {
+		before := len(o.loads())
+		p := o.startProcess(dir)
+		o.until(p, 20*time.Second, "going on", func() bool { return len(o.loads()) > before+2 && len(o.people()) > 0 })
+		time.Sleep(rand.N(time.Second)) // anywhere between two polls
+		p.kill()
+		<-p.ended
+	}
+	before := len(o.loads())
+	p := o.startProcess(dir)
+	o.until(p, 20*time.Second, "going on", func() bool { return len(o.loads()) > before+2 })
+	o.values.Set(map[string]agent.Value{users: agent.Gauge32(1)})
+	o.until(p, 20*time.Second, "resolved", func() bool { return strings.HasPrefix(o.people()[len(o.people())-1], "resolved") })
+	o.silent(p, kills)
+	o.rightly(p, kills)
+	o.toldOnce()
+	o.end(p)
+	if said := p.said(); strings.Contains(said, "MISMATCHES") {
+		t.Errorf("a wrong replay:\n%s", said)
+	}
+}
+
+// Some roles today and the others later: what the first have done waits on the disk.
+// Jobs do not: they are too old by then, and are dropped and counted.
+func TestDiskSomeRolesLater(t *testing.T) {
+	t.Parallel()
+	o := newOutside(t, "")
+	dir := "-bus=disk:" + t.TempDir()
+	p := o.start(dir, "-role=producer,poller")
+	o.until(p, 20*time.Second, "polls", func() bool { return o.polls() == 3 })
+	o.until(p, 5*time.Second, "the end of the third", func() bool { return strings.Contains(p.said(), "poller            3 records") })
+	o.end(p)
+	p = o.start(dir, "-role=producer")
+	o.until(p, 20*time.Second, "jobs", func() bool { return strings.Contains(p.said(), "producer          3 records") })
+	o.end(p)
+	time.Sleep(time.Second) // until the newest job is too old
+	p = o.start(dir, "-role=poller,handler,forwarder,calculator,alert")
+	o.until(p, 20*time.Second, "the rest", func() bool { return len(o.loads()) == 3 && len(o.people()) > 0 })
+	o.until(p, 5*time.Second, "old jobs dropped", func() bool { return strings.Contains(p.said(), "too old and dropped 3") })
+	o.end(p)
+	o.rightly(p, 0)
+	if told := o.people(); len(told) != 1 || !strings.HasPrefix(told[0], "firing") {
+		t.Errorf("people were told %q", told)
+	}
+}
+
+// A directory is for one process at a time, and the second one says so.
+func TestDiskIsForOneProcess(t *testing.T) {
+	t.Parallel()
+	o := newOutside(t, "")
+	dir := "-bus=disk:" + t.TempDir()
+	p := o.startProcess(dir)
+	o.until(p, 20*time.Second, "a start", func() bool { return strings.Contains(p.said(), "over disk") })
+	second := o.start(dir)
+	if code := <-second.ended; code != 1 || !strings.Contains(second.said(), "stats: disk: ") {
+		t.Errorf("exit %d, %s", code, second.said())
+	}
+	o.end(p)
+	fmt.Println(second.said())
+}

@@ -1,0 +1,35 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kfake"
+)
+
+// The roles in two processes, with two members that calculate, over a broker; one is
+// stopped and started again in the middle.
+func TestKafkaTwoProcesses(t *testing.T) {
+	t.Parallel()
+	broker, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.BrokerConfigs(map[string]string{"group.initial.rebalance.delay.ms": "0"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(broker.Close)
+	o := newOutside(t, "kafka: {topic_prefix: test., partitions: 4, replication_factor: 1}\n")
+	bus := "-bus=kafka:" + strings.Join(broker.ListenAddrs(), ",")
+	from := o.startProcess(bus, "-role=producer,poller,calculator")
+	to := o.startProcess(bus, "-role=calculator,forwarder,alert,handler")
+	o.until(to, 30*time.Second, "firing", func() bool { return len(o.people()) > 0 && len(o.loads()) > 3 })
+	before := len(o.loads())
+	o.end(to)
+	to = o.startProcess(bus, "-role=calculator,forwarder,alert,handler")
+	o.until(to, 30*time.Second, "going on", func() bool { return len(o.loads()) > before+3 })
+	o.recovers(to)
+	for _, p := range []*program{from, to} {
+		o.end(p)
+		fmt.Println(p.said())
+	}
+}
