@@ -89,6 +89,7 @@ func (r *Rules) sight(t, due millis) millis {
 // rewind makes everything forget the time after now. Alerts that began then began now.
 func (r *Rules) rewind(now millis) {
 	r.pace = 0
+	r.unkept = true
 	for _, t := range []*millis{&r.seen, &r.first, &r.swept, &r.evaluated} {
 		*t = min(*t, now)
 	}

@@ -30,16 +30,22 @@ type rule struct {
 	scope     *scope
 	templates bool // some label or annotation is one
 
+	id, moved uint64 // what it is known by, and without its file
+	bounded   bool   // its horizon is all it depends on
+
 	active  map[kemi.Labels]*instance
 	written map[uint64]labels.Labels // series written by the last evaluation, by hash
+	result  uint64                   // of the last evaluation
+	unsure  bool                     // the last evaluation failed
 
 	evaluations, failures uint64
 	err, badText          error
 	logged                string
 }
 
-func newRule(spec *ruleSpec, sc *scope) *rule {
-	r := &rule{ruleSpec: spec, scope: sc, active: map[kemi.Labels]*instance{}}
+func newRule(spec *ruleSpec, g *group, sc *scope) *rule {
+	r := &rule{ruleSpec: spec, group: g, scope: sc, active: map[kemi.Labels]*instance{}}
+	r.id, r.moved = hashOf(g.file, g.name, spec.key()), hashOf(g.name, spec.key())
 	for _, ts := range [][]text{spec.labels, spec.annotations} {
 		for _, t := range ts {
 			r.templates = r.templates || t.tmpl != nil
@@ -177,6 +183,9 @@ func (r *Rules) evaluate(ctx context.Context, dst []kemi.Alert, g *group, t mill
 		}
 		x.evaluations++
 		x.badText = nil
+		if x.unsure = err != nil; err == nil && x.bounded {
+			x.result = resultOf(res, t)
+		}
 		var out []prom.Sample
 		left := 0
 		switch {

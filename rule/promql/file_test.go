@@ -202,7 +202,7 @@ groups:
 		t.Fatal(err)
 	}
 	// a: 10 + 2 + 1 of its interval. B: 20 + that + 5 + 7 + 1.
-	if h := r.Horizon(); h != 46*time.Minute {
+	if h := r.Horizon(); h != 46*time.Minute+r.conf.lead() {
 		t.Fatalf("horizon %v", h)
 	}
 }

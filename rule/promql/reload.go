@@ -164,8 +164,7 @@ func (r *Rules) install(specs []*groupSpec) {
 	for _, spec := range specs {
 		g := &group{groupSpec: spec}
 		for _, rs := range spec.rules {
-			x := newRule(rs, r.scope)
-			x.group = g
+			x := newRule(rs, g, r.scope)
 			g.rules = append(g.rules, x)
 			needs = append(needs, rs.needs...)
 		}
@@ -183,6 +182,7 @@ func (r *Rules) install(specs []*groupSpec) {
 		kept[old] = true
 		x.active, x.written = old.active, old.written
 		x.evaluations, x.failures, x.err, x.logged = old.evaluations, old.failures, old.err, old.logged
+		x.result, x.unsure = old.result, old.unsure
 	}
 	for _, x := range before {
 		if !kept[x] {
@@ -191,7 +191,14 @@ func (r *Rules) install(specs []*groupSpec) {
 	}
 	r.groups = groups
 	r.store.plan(newPlan(needs))
-	r.horizon.Store(int64(horizon(groups)))
+	longest := horizon(groups)
+	if len(groups) > 0 {
+		longest += r.conf.lead()
+	}
+	// A reload does not forget what was said about the one before it.
+	r.horizon.Store(int64(longest))
+	r.version = versionOf(&r.conf, groups)
+	r.changed, r.unkept = r.store.now.Load(), true
 	r.publish()
 }
 
@@ -273,19 +280,26 @@ func horizon(groups []*group) time.Duration {
 		return ws
 	}
 	known := map[*rule]time.Duration{}
+	open := map[*rule]bool{} // under way
 	var of func(x *rule) time.Duration
 	of = func(x *rule) time.Duration {
 		if d, ok := known[x]; ok {
 			return d
 		}
 		known[x] = 0 // a rule that looks at itself depends on all the past: it gets one look-back
+		open[x], x.bounded = true, true
 		var most time.Duration
 		for _, n := range x.needs {
 			most = max(most, n.back)
 			for _, w := range writers(n) {
 				most = max(most, n.back+of(w))
+				// What it says of its alerts since when, for how long, and which of them, may
+				// go back further than any look does.
+				endless := w.alert && (w.hold > 0 && w.keepFiring > 0 || w.group.limit > 0 || n.name != alertsName)
+				x.bounded = x.bounded && w.bounded && !open[w] && !endless
 			}
 		}
+		delete(open, x)
 		known[x] = most + x.hold + x.keepFiring + x.group.interval
 		return known[x]
 	}

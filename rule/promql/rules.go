@@ -70,8 +70,8 @@ type Config struct {
 	ExternalURL string
 }
 
-// Rules is a set of metric rules in work: a kemi.Rule, and a Ticker, Finisher, Warmer
-// and Aggregator. All methods may be called by many goroutines at once; metrics are
+// Rules is a set of metric rules in work: a kemi.Rule, and a Ticker, Finisher, Warmer,
+// Prover, Keeper and Aggregator. All methods may be called by many goroutines at once; metrics are
 // taken in while rules are evaluated.
 type Rules struct {
 	conf   Config
@@ -100,6 +100,15 @@ type Rules struct {
 	evaluated millis // everything up to here is
 	swept     millis
 	skipped   uint64
+
+	version uint64 // of the rules and the configuration
+	changed millis // the tick before the last reload; 0: none
+
+	kept      map[markKey]mark // as of the last Keep
+	keptClock reckoning
+	unkept    bool     // some alert may have changed since
+	orphans   []string // what is kept and of no use
+	restored  bool
 }
 
 // New reads the rule files and returns the rules. The error names every file and
@@ -138,7 +147,7 @@ func New(conf Config) (*Rules, error) {
 			EnableNegativeOffset:     true,
 			Parser:                   p,
 		}),
-		seen: never, firing: map[kemi.Labels]*firing{},
+		seen: never, firing: map[kemi.Labels]*firing{}, kept: map[markKey]mark{},
 	}
 	for n, v := range conf.ExternalLabels.All() {
 		r.scope.externalLabels[n] = v
@@ -195,7 +204,9 @@ func (r *Rules) Aggregates() bool { return true }
 
 // Horizon is the longest that an alert depends on the past: the look-back of its
 // expression, what the recorded series in it look back in turn, for, and
-// keep_firing_for. It changes with a reload.
+// keep_firing_for; and how far metrics may come before the time they are about, and
+// evaluations after it. It changes with a reload. What lies further back is the business
+// of Keep.
 func (r *Rules) Horizon() time.Duration { return time.Duration(r.horizon.Load()) }
 
 // Apply takes metrics in. It gives no alerts, they come with Tick, and never fails:
@@ -238,6 +249,7 @@ func (r *Rules) step(ctx context.Context, dst []kemi.Alert, due millis) []kemi.A
 	r.farewell = nil
 	dst = r.advance(ctx, dst, due)
 	if told || r.evaluated != before {
+		r.unkept = true
 		r.publish()
 	}
 	return dst
