@@ -22,6 +22,7 @@ import (
 type mark struct {
 	active, fired, gone, since millis
 	firing                     bool
+	value                      uint64 // of a rule that depends on all the past: its bits
 }
 
 type markKey struct {
@@ -79,7 +80,10 @@ func (r *Rules) Keep(dst []kemi.Kept) []kemi.Kept {
 	for _, g := range r.groups {
 		for _, x := range g.rules {
 			for _, a := range x.active {
-				k, m := markKey{x.id, a.labels}, mark{a.active, a.fired, a.gone, 0, a.firing}
+				k, m := markKey{x.id, a.labels}, mark{active: a.active, fired: a.fired, gone: a.gone, firing: a.firing}
+				if !x.bounded {
+					m.value = math.Float64bits(a.value)
+				}
 				if a.firing {
 					m.since = r.firing[a.labels].since.UnixMilli()
 				}
@@ -102,7 +106,7 @@ func (r *Rules) Keep(dst []kemi.Kept) []kemi.Kept {
 
 // Restore puts the alerts and the clock back to where they were, after a replay. What a
 // replay has made of an alert stays where nothing else was kept: its value and its
-// annotations. Alerts that were not kept did not fire or wait then; if their condition
+// annotations, unless its rule depends on all the past. Alerts that were not kept did not fire or wait then; if their condition
 // holds, they begin now. Those that fired for a rule that is gone come as resolved with
 // the next tick.
 func (r *Rules) Restore(kept []kemi.Kept) error {
@@ -159,7 +163,7 @@ func (r *Rules) Restore(kept []kemi.Kept) error {
 		a := n.of
 		x := at[n.rule]
 		if x != nil {
-			if was := before[markKey{x.id, a.labels}]; was != nil {
+			if was := before[markKey{x.id, a.labels}]; was != nil && x.bounded {
 				a.value, a.annotations = was.value, was.annotations
 			}
 			if _, twice := x.active[a.labels]; twice {

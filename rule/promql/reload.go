@@ -195,7 +195,6 @@ func (r *Rules) install(specs []*groupSpec) {
 	if len(groups) > 0 {
 		longest += r.conf.lead()
 	}
-	// A reload does not forget what was said about the one before it.
 	r.horizon.Store(int64(longest))
 	r.version = versionOf(&r.conf, groups)
 	r.changed, r.unkept = r.store.now.Load(), true

@@ -41,7 +41,10 @@ type step struct {
 
 // anyInput makes up an input: hosts that wander, pause and come late, one whose
 // clock is wrong, and ticks that are now and then held up.
-func anyInput(dice *rand.Rand) []step {
+func anyInput(dice *rand.Rand) []step { return inputOf(dice, 400) }
+
+// inputOf is anyInput for so many seconds.
+func inputOf(dice *rand.Rand, seconds int) []step {
 	type host struct {
 		labels kemi.Labels
 		cpu    float64
@@ -60,7 +63,7 @@ func anyInput(dice *rand.Rand) []step {
 	hosts[4].skew = -30 * time.Second
 	var steps []step
 	held := 0
-	for sec := range 400 {
+	for sec := range seconds {
 		now := epoch.Add(time.Duration(sec) * time.Second)
 		var s step
 		for i, h := range hosts {
