@@ -106,6 +106,7 @@ type Lane[T any] struct {
 	lent    bool // marks is someone else's too, and must not be changed
 	points  []point
 	was     kemi.Proof
+	reached time.Time // the clock at goal: the tick there may be among what was delivered
 	restore []kemi.Kept
 
 	codec bus.Codec[T] // the last one
@@ -161,7 +162,7 @@ func (l *Lane[T]) Begin(ctx context.Context, pos *Position, kept []kemi.Kept, fi
 		l.goal = max(pos.Next, first)
 		l.at = l.goal
 		if rewind := max(pos.Rewind, first); l.horizon > 0 && rewind < l.goal {
-			l.at, l.live, l.was = rewind, false, pos.Proof
+			l.at, l.live, l.was, l.reached = rewind, false, pos.Proof, pos.Clock
 			l.clock, l.marks = pos.RewindClock, pos.RewindMarks
 			if rewind > pos.Rewind {
 				l.Counts.Shortened.Add(1)
@@ -370,6 +371,13 @@ func (l *Lane[T]) insist(ctx context.Context, call func() error) error {
 func (l *Lane[T]) goLive(ctx context.Context, at int64) error {
 	if err := l.flush(ctx, at); err != nil {
 		return err
+	}
+	if l.reached.After(l.clock) {
+		if err := l.tick(ctx, at, l.reached); err != nil {
+			return err
+		}
+		l.clock = l.reached
+		l.point(at)
 	}
 	switch err := l.lane.Prove(l.was); {
 	case err != nil:
