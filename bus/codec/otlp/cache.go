@@ -125,11 +125,14 @@ func (d *decoder) labels(raw string) (kemi.Labels, error) {
 // learn puts a run into the first slot. What was there moves to the second, so that of
 // two that share a place both can stay.
 func (d *decoder) learn(first, second *set, raw string) error {
-	if second.raw != "" {
-		d.evicted++
+	spare := first.labels[:0]
+	if first.raw != "" {
+		if second.raw != "" {
+			d.evicted++
+		}
+		spare = second.labels[:0]
+		*second = *first
 	}
-	spare := second.labels[:0]
-	*second = *first
 	*first = set{}
 	raw = strings.Clone(raw)
 	labels, err := attributes(spare, raw)
@@ -137,7 +140,7 @@ func (d *decoder) learn(first, second *set, raw string) error {
 		return err
 	}
 	first.raw, first.labels = raw, labels
-	if d.evicted > len(d.slots) && len(d.slots) < maxSlots {
+	if 4*d.evicted > len(d.slots) && len(d.slots) < maxSlots {
 		// first stays what it is for this call; the next ones fill the larger table.
 		d.slots, d.evicted = make([]set, 4*len(d.slots)), 0
 	}

@@ -81,18 +81,24 @@ func TestASteadyStreamOfMetricsCostsNoAllocation(t *testing.T) {
 		batches, alive, srcs = append(batches, batch), append(alive, got), append(srcs, src)
 	}
 	var i int
+	// The least of a few tries: the rest of the program allocates too, and the table of
+	// what is remembered grows until all have found a place.
+	allocs := func(f func()) float64 {
+		n := math.Inf(1)
+		for range 5 {
+			n = min(n, testing.AllocsPerRun(60, func() {
+				f()
+				i++
+			}))
+		}
+		return n
+	}
 	b := make([]byte, 0, 1<<16)
-	if n := testing.AllocsPerRun(200, func() {
-		b, _ = c.AppendBatch(b[:0], batches[i%3])
-		i++
-	}); n > 0 {
+	if n := allocs(func() { b, _ = c.AppendBatch(b[:0], batches[i%3]) }); n > 0 {
 		t.Errorf("%v allocations to encode a batch", n)
 	}
 	dst := make([]kemi.Metric, 0, 100)
-	if n := testing.AllocsPerRun(200, func() {
-		dst, _ = c.DecodeBatch(dst[:0], srcs[i%3])
-		i++
-	}); n > 3 {
+	if n := allocs(func() { dst, _ = c.DecodeBatch(dst[:0], srcs[i%3]) }); n > 3 {
 		t.Errorf("%v allocations to decode a batch of %d", n, len(alive[0]))
 	}
 }
