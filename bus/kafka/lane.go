@@ -153,13 +153,17 @@ func (l *lane[T]) offer(fp *kgo.FetchTopicPartition, most int) {
 	}
 	now := time.Now()
 	bytes := 0
+	var latest time.Time
 	for _, r := range fp.Records {
 		bytes += len(r.Key) + len(r.Value) + apiece
+		if r.Timestamp.After(latest) {
+			latest = r.Timestamp
+		}
 	}
-	if late := fp.Records[len(fp.Records)-1].Timestamp; late.Sub(now) > far {
-		l.seen.ahead.Add(uint64(len(fp.Records)))
+	if latest.Sub(now) > far {
+		l.seen.ahead.Add(1)
 		l.topic.c.watch.note("records of topic "+l.topic.name+" are from the future: look at the clocks of brokers, or of writers where message.timestamp.type is CreateTime",
-			nil, zap.Int32("partition", l.p), zap.Duration("ahead", late.Sub(now)))
+			nil, zap.Int32("partition", l.p), zap.Duration("ahead", latest.Sub(now)))
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()

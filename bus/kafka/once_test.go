@@ -8,6 +8,8 @@ import (
 	"hash/fnv"
 	"math/rand/v2"
 	"net"
+	"os"
+	"runtime/pprof"
 	"slices"
 	"sync"
 	"testing"
@@ -419,6 +421,9 @@ func TestOnceWhateverHappens(t *testing.T) {
 		break
 	}
 	if last != nil {
+		if w, err := os.Create("/tmp/stuck.txt"); err == nil {
+			_ = pprof.Lookup("goroutine").WriteTo(w, 1)
+		}
 		t.Errorf("the last member does not come to the end: %+v", last.in.Stats())
 		fl.end(last)
 	}

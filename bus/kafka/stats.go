@@ -36,7 +36,7 @@ type ReaderStats struct {
 	Mismatched    uint64 // it was not
 	Shortened     uint64 // the topic no longer had all of the input to replay
 	Lost          uint64 // offsets that were gone before they were read
-	Ahead         uint64 // records with a time more than a minute after now
+	Ahead         uint64 // fetches with a record of a time more than a minute after now
 	Ticks         uint64 // records of nothing but the time, written for silent partitions
 	CommitsFailed uint64
 	Restarts      uint64 // of the client, by the watchdog and after trouble

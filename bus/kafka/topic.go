@@ -151,17 +151,12 @@ func (t *Topic[T]) find(name string) bus.Codec[T] {
 		return unreadable[T]{errors.New("it has no header kemi-codec, so kemi has not written it: give TopicConfig.Foreign if such records are meant to be there")}
 	case name == tooLarge:
 		return unreadable[T]{fmt.Errorf("the batch is larger than Config.MaxBufferedBytes allows when it is unpacked (%d), and was left out", t.c.config.MaxBufferedBytes)}
-	case name == corrupt:
-		return unreadable[T]{errors.New("the batch is damaged, and was left out")}
 	}
 	return nil
 }
 
-// Formats of what cannot be read for other reasons than its codec.
-const (
-	tooLarge = "kafka/batch-too-large"
-	corrupt  = "kafka/batch-corrupt"
-)
+// tooLarge stands for a codec where a batch was too large to be unpacked.
+const tooLarge = "kafka/batch-too-large"
 
 // unreadable is a codec that reads nothing and says why.
 type unreadable[T any] struct{ why error }
