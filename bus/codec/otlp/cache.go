@@ -141,8 +141,9 @@ func (d *decoder) learn(first, second *set, raw string) error {
 	}
 	first.raw, first.labels = raw, labels
 	if 4*d.evicted > len(d.slots) && len(d.slots) < maxSlots {
-		// first stays what it is for this call; the next ones fill the larger table.
-		d.slots, d.evicted = make([]set, 4*len(d.slots)), 0
+		// first stays what it is for this call; the next ones fill the larger table, by
+		// another hash, so that those that met do not meet again.
+		d.slots, d.evicted, d.seed = make([]set, 4*len(d.slots)), 0, maphash.MakeSeed()
 	}
 	return nil
 }
