@@ -34,6 +34,7 @@ type config struct {
 	Rules       []string              `yaml:"rules"`
 	OpenTSDB    string                `yaml:"opentsdb"`
 	Webhook     webhookConfig         `yaml:"webhook"`
+	Retention   duration              `yaml:"retention"`
 	Kafka       kafkaConfig           `yaml:"kafka"`
 }
 
@@ -211,6 +212,9 @@ func (c *config) check(name string, doc *yaml.Node) error {
 	}
 	if d := time.Duration(c.Interval); d < time.Second || d > time.Hour {
 		return wrong("interval %s: want one second to one hour", []any{d}, "interval")
+	}
+	if d := time.Duration(c.Retention); d != 0 && d < time.Hour {
+		return wrong("retention %s: want an hour or more", []any{d}, "retention")
 	}
 	seen := map[string]bool{}
 	for i, t := range c.Targets {

@@ -15,6 +15,7 @@ func TestWrongConfigIsRefusedWithItsLine(t *testing.T) {
 		{"interval: 5s\nfoo: 1\n", "c.yml:2: field foo is not known"},
 		{"interval: soon\n", `c.yml:1: "soon" is no duration`},
 		{"interval: 1ms\n", "c.yml:1: interval 1ms: want"},
+		{"retention: 1m\n", "c.yml:1: retention 1m0s: want"},
 		{"targets:\n  - host: a\n    address: x:161\n  - host: b\n", "c.yml:4: target 2 has no address"},
 		{"targets:\n  - address: x\n    port: 161\n", "c.yml:3: field port is not known here"},
 		{"targets:\n  - address: x\n  - address: x\n", `c.yml:3: two targets have the host "x"`},

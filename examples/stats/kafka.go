@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"crypto/tls"
 	"errors"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -12,7 +13,7 @@ import (
 )
 
 // openKafka makes topics on a cluster, or takes those that are there.
-func openKafka(brokers []string, c kafkaConfig, logger *zap.Logger) (*topics, error) {
+func openKafka(brokers []string, c kafkaConfig, keep time.Duration, logger *zap.Logger) (*topics, error) {
 	cluster, err := kafka.Open(kafka.Config{
 		Brokers: brokers, TLS: c.TLS.config(), SASL: c.SASL.login(), Logger: logger,
 		ReplicationFactor: c.ReplicationFactor, StateTopic: c.TopicPrefix + "state",
@@ -21,11 +22,11 @@ func openKafka(brokers []string, c kafkaConfig, logger *zap.Logger) (*topics, er
 		return nil, err
 	}
 	n := c.Partitions
-	jobs, err1 := kafka.NewTopic(cluster, c.TopicPrefix+"jobs", kafka.TopicConfig[kemi.Job]{Partitions: n})
-	raw, err2 := kafka.NewTopic(cluster, c.TopicPrefix+"raw", kafka.TopicConfig[kemi.Metric]{Partitions: n})
-	metrics, err3 := kafka.NewTopic(cluster, c.TopicPrefix+"metrics", kafka.TopicConfig[kemi.Metric]{Partitions: n})
-	alerts, err4 := kafka.NewTopic(cluster, c.TopicPrefix+"alerts", kafka.TopicConfig[kemi.Alert]{Partitions: n})
-	dead, err5 := kafka.NewTopic(cluster, c.TopicPrefix+"dead", kafka.TopicConfig[kemi.DeadLetter]{Partitions: n})
+	jobs, err1 := kafka.NewTopic(cluster, c.TopicPrefix+"jobs", kafka.TopicConfig[kemi.Job]{Partitions: n, Retain: jobsKeep})
+	raw, err2 := kafka.NewTopic(cluster, c.TopicPrefix+"raw", kafka.TopicConfig[kemi.Metric]{Partitions: n, Retain: keep})
+	metrics, err3 := kafka.NewTopic(cluster, c.TopicPrefix+"metrics", kafka.TopicConfig[kemi.Metric]{Partitions: n, Retain: keep})
+	alerts, err4 := kafka.NewTopic(cluster, c.TopicPrefix+"alerts", kafka.TopicConfig[kemi.Alert]{Partitions: n, Retain: keep})
+	dead, err5 := kafka.NewTopic(cluster, c.TopicPrefix+"dead", kafka.TopicConfig[kemi.DeadLetter]{Partitions: n, Retain: keep})
 	if err := cmp.Or(err1, err2, err3, err4, err5); err != nil {
 		return nil, errors.Join(err, cluster.Close())
 	}

@@ -20,7 +20,7 @@ func TestKafkaTwoProcesses(t *testing.T) {
 	t.Cleanup(broker.Close)
 	o := newOutside(t, "kafka: {topic_prefix: test., partitions: 4, replication_factor: 1}\n")
 	bus := "-bus=kafka:" + strings.Join(broker.ListenAddrs(), ",")
-	from := o.startProcess(bus, "-role=producer,poller,calculator")
+	from := o.startProcess(bus, "-role=producer,poller,calculator,alert")
 	to := o.startProcess(bus, "-role=calculator,forwarder,alert,handler")
 	o.until(to, 30*time.Second, "firing", func() bool { return len(o.people()) > 0 && len(o.loads()) > 3 })
 	before := len(o.loads())

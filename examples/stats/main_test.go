@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"maps"
 	"math"
@@ -24,11 +25,14 @@ import (
 	"github.com/kemi-go/kemi/internal/faketsd"
 )
 
-// The program itself, when a test has started it as a process.
+// The program itself, when a test has started it as a process. The tests wait for the
+// clock most of the time, and so can do it together.
 func TestMain(m *testing.M) {
 	if os.Getenv("STATS_CHILD") != "" {
 		main()
 	}
+	flag.Parse()
+	_ = flag.Set("test.parallel", "8")
 	os.Exit(m.Run())
 }
 

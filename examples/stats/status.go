@@ -9,28 +9,37 @@ import (
 	"github.com/kemi-go/kemi"
 )
 
-// tell says every now and then how the flows are doing, a line for each.
-func (s *stats) tell(w io.Writer, every time.Duration, ended <-chan struct{}) {
+// tell says every now and then how the flows are doing, a line for each, until it is
+// told to stop.
+func (s *stats) tell(w io.Writer, every time.Duration) (stop func()) {
 	if every <= 0 {
-		return
+		return func() {}
 	}
-	t := time.NewTicker(every)
-	defer t.Stop()
-	before, at := s.pipeline.Stats(), time.Now()
-	for {
-		select {
-		case <-ended:
-			return
-		case now := <-t.C:
-			stats, readers := s.pipeline.Stats(), s.on.readers()
-			lines := now.Format(time.TimeOnly) + " how the flows are doing\n"
-			for i, f := range stats {
-				rate := float64(f.Done-before[i].Done) / now.Sub(at).Seconds()
-				lines += statusLine(f, rate, readers, s.notes(f.Name)) + "\n"
+	ended, quiet := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(quiet)
+		t := time.NewTicker(every)
+		defer t.Stop()
+		before, at := s.pipeline.Stats(), time.Now()
+		for {
+			select {
+			case <-ended:
+				return
+			case now := <-t.C:
+				stats, readers := s.pipeline.Stats(), s.on.readers()
+				lines := now.Format(time.TimeOnly) + " how the flows are doing\n"
+				for i, f := range stats {
+					rate := float64(f.Done-before[i].Done) / now.Sub(at).Seconds()
+					lines += statusLine(f, rate, readers, s.notes(f.Name)) + "\n"
+				}
+				fmt.Fprint(w, lines)
+				before, at = stats, now
 			}
-			fmt.Fprint(w, lines)
-			before, at = stats, now
 		}
+	}()
+	return func() {
+		close(ended)
+		<-quiet
 	}
 }
 
@@ -76,7 +85,8 @@ func (s *stats) notes(flow string) string {
 	return ""
 }
 
-// drained says what the pipeline did, and what of it did not get through.
+// drained says what the flows did, and what waits for them: on a durable bus that is
+// for the next start, and in memory it is lost.
 func (s *stats) drained() string {
 	var b strings.Builder
 	b.WriteString("drained:")
@@ -84,7 +94,7 @@ func (s *stats) drained() string {
 	for _, f := range s.pipeline.Stats() {
 		fmt.Fprintf(&b, " %s %d", f.Name, f.Done)
 		if n := readers[f.Name].lag; n > 0 {
-			fmt.Fprintf(&b, " (%d not)", n)
+			fmt.Fprintf(&b, " (lag %d)", n)
 			left += n
 		}
 		if err := f.Balance(); err != nil {
@@ -93,7 +103,7 @@ func (s *stats) drained() string {
 		b.WriteString(",")
 	}
 	if s.on.keeps {
-		fmt.Fprintf(&b, " waiting for the next start %d", left)
+		b.WriteString(" and what waits is kept for the next start")
 	} else {
 		fmt.Fprintf(&b, " left behind %d", left)
 	}

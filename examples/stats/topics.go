@@ -1,11 +1,7 @@
 package main
 
 import (
-	"errors"
-	"fmt"
-	"net"
-	"slices"
-	"strings"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -27,6 +23,9 @@ type topics struct {
 	close   func() error
 }
 
+// jobsKeep is how long jobs are kept: those of the cycle before are of no use.
+const jobsKeep = time.Hour
+
 // reader is how far a flow is behind what is on its topic, and what became of the
 // state it built again from the topic.
 type reader struct {
@@ -35,79 +34,14 @@ type reader struct {
 	proved  uint64 // of rewinds: the state was what it had been
 }
 
-// busFlagValue is the value of -bus.
-type busFlagValue struct {
-	kind    string // memory, disk or kafka
-	dir     string
-	brokers []string
-}
-
-func parseBus(s string) (busFlagValue, error) {
-	kind, where, given := strings.Cut(s, ":")
-	v := busFlagValue{kind: kind}
-	switch {
-	case kind == "memory" && !given:
-		return v, nil
-	case kind == "disk":
-		if v.dir = where; where == "" {
-			return v, errors.New("-bus disk: which directory? Write disk:/var/lib/kemi")
-		}
-		return v, nil
-	case kind == "kafka":
-		for b := range strings.SplitSeq(where, ",") {
-			host, port, err := net.SplitHostPort(b)
-			if err != nil || host == "" || port == "" {
-				return v, fmt.Errorf("-bus kafka: %q is no broker: write kafka:host:port,host:port", b)
-			}
-			v.brokers = append(v.brokers, b)
-		}
-		return v, nil
-	}
-	return v, fmt.Errorf("-bus %q: want memory, disk:DIR or kafka:HOST:PORT,...", s)
-}
-
-func (v busFlagValue) String() string {
-	switch v.kind {
-	case "disk":
-		return "disk in " + v.dir
-	case "kafka":
-		return "Kafka at " + strings.Join(v.brokers, ", ")
-	}
-	return "memory: what waits there is gone with the program (see -bus in -h)"
-}
-
 // open opens the topics. It is here, and nowhere else, that one bus differs from
 // another.
-func (v busFlagValue) open(cfg *config, logger *zap.Logger) (*topics, error) {
-	switch v.kind {
+func (p place) open(cfg *config, logger *zap.Logger) (*topics, error) {
+	switch p.kind {
 	case "disk":
-		return openDisk(v.dir, logger)
+		return openDisk(p.dir, time.Duration(cfg.Retention), logger)
 	case "kafka":
-		return openKafka(v.brokers, cfg.Kafka, logger)
+		return openKafka(p.brokers, cfg.Kafka, time.Duration(cfg.Retention), logger)
 	}
 	return openMemory()
-}
-
-// allRoles are the roles, upstream first.
-var allRoles = []string{"producer", "poller", "calculator", "forwarder", "alert", "handler"}
-
-// parseRoles gives the roles of a list, upstream first.
-func parseRoles(list string) ([]string, error) {
-	if list == "all" {
-		return allRoles, nil
-	}
-	var roles []string
-	asked := strings.Split(list, ",")
-	for i, r := range asked {
-		asked[i] = strings.TrimSpace(r)
-		if !slices.Contains(allRoles, asked[i]) {
-			return nil, fmt.Errorf("-role %q: want all, or some of %s", asked[i], strings.Join(allRoles, ","))
-		}
-	}
-	for _, r := range allRoles {
-		if slices.Contains(asked, r) {
-			roles = append(roles, r)
-		}
-	}
-	return roles, nil
 }
