@@ -61,6 +61,7 @@ func inputOf(dice *rand.Rand, seconds int) []step {
 	}
 	hosts[3].skew = 10 * time.Minute
 	hosts[4].skew = -30 * time.Second
+	hosts[5].skew = 19 * time.Second
 	var steps []step
 	held := 0
 	for sec := range seconds {
