@@ -98,7 +98,8 @@ func check(fs vfs.FS, dir string) (*Report, error) {
 	}
 	// The engine's own lists of files are for the engine to judge.
 	o := engineOptions(fs)
-	o.ReadOnly, o.Lock, o.Logger = true, lock, quiet{}
+	o.ReadOnly, o.Lock = true, lock
+	silence(o)
 	db, err := pebble.Open(dir, o)
 	if err != nil {
 		s.report.Damage = append(s.report.Damage, "the engine cannot open it: "+err.Error())
@@ -127,6 +128,15 @@ type readOnly struct{ vfs.FS }
 
 func (readOnly) Create(string, vfs.DiskWriteCategory) (vfs.File, error) {
 	return nil, errors.New("only to be read")
+}
+
+// silence lets errors be returned and no more.
+func silence(o *pebble.Options) {
+	o.Logger = quiet{}
+	o.EventListener = &pebble.EventListener{
+		BackgroundError: func(error) {},
+		DataCorruption:  func(pebble.DataCorruptionInfo) {},
+	}
 }
 
 type quiet struct{}
@@ -669,7 +679,10 @@ func openTable(fs vfs.FS, path string) (*sstable.Reader, error) {
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	return sstable.NewReader(context.Background(), readable, engineOptions(fs).MakeReaderOptions()) // closes it if it fails
+	o := engineOptions(fs)
+	silence(o)
+	o.EnsureDefaults()
+	return sstable.NewReader(context.Background(), readable, o.MakeReaderOptions()) // closes it if it fails
 }
 
 const walBlock = 32 << 10 // where a log can be entered again

@@ -245,7 +245,6 @@ func engineOptions(fs vfs.FS) *pebble.Options {
 	for i := range o.TargetFileSizes {
 		o.TargetFileSizes[i] = 16 << 20
 	}
-	o.EnsureDefaults()
 	// Values are compressed already.
 	o.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionNone })
 	return o

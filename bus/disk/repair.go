@@ -120,7 +120,7 @@ func rebuild(fs vfs.FS, dir string) (_ *Report, err error) {
 		return nil, err
 	}
 	o := engineOptions(fs)
-	o.Logger = quiet{}
+	silence(o)
 	o.DisableWAL = true // it is of use as a whole or not at all
 	db, err := pebble.Open(path, o)
 	if err != nil {
