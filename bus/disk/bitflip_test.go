@@ -18,7 +18,7 @@ import (
 	"github.com/kemi-go/kemi"
 )
 
-var bitflips = flag.Int("disk.bitflips", faults(100, 1000), "bits that are flipped")
+var bitflips = flag.Int("disk.bitflips", faults(60, 1000), "bits that are flipped")
 
 // library is a directory to be damaged, with what is in it.
 type library struct {
@@ -36,8 +36,8 @@ func makeLibrary(t *testing.T, rnd *rand.Rand, crash bool) *library {
 		if err := w.open(); err != nil {
 			t.Fatal(err)
 		}
-		for range 60 {
-			batch := make([]reading, 1+rnd.IntN(200))
+		for range 40 {
+			batch := make([]reading, 1+rnd.IntN(80))
 			for i := range batch {
 				batch[i] = reading{Host: fmt.Sprint("h", rnd.IntN(9)), N: rnd.Int()}
 			}
