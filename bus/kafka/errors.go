@@ -85,6 +85,8 @@ func (c *Cluster) explain(err error, topic string) error {
 		return fmt.Errorf("the cluster is closed: %w", err)
 	case errors.Is(err, context.Canceled):
 		return err
+	case c.config.SASL != nil && errors.Is(err, io.EOF):
+		return say(ErrUnreached, "%v: it hangs up during the login as %v: look at Config.SASL, and whether this listener has SASL", ErrUnreached, *c.config.SASL)
 	case errors.As(err, &network), errors.Is(err, io.EOF), errors.Is(err, context.DeadlineExceeded):
 		return say(ErrUnreached, "%v", ErrUnreached)
 	}

@@ -305,7 +305,7 @@ func TestTopicsAreLookedAt(t *testing.T) {
 		{"no name", TopicConfig[sample]{}, "a name has letters", ""},
 		{"", TopicConfig[sample]{}, "needs a name", ""},
 		{"new", TopicConfig[sample]{Partitions: -1}, "-1 partitions", ""},
-		{"new", TopicConfig[sample]{Settings: map[string]string{"retention.ms": "soon"}}, "cannot be made", ""},
+		{"new", TopicConfig[sample]{ReplicationFactor: 9}, "cannot be made", ""},
 		{"new", TopicConfig[sample]{Codecs: codec.Set[sample]{Read: []bus.Codec[sample]{jsonl.Codec[sample]()}}}, "no codec to write with", ""},
 	} {
 		config := quick(t, f)

@@ -278,5 +278,11 @@ func (l *lane[T]) close() {
 		_ = l.rec.Close()
 		<-l.done
 		l.part.owned.Store(false)
+		// The client remembers a pause also of a partition that goes and comes again.
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if l.paused {
+			l.client.ResumeFetchPartitions(map[string][]int32{l.topic.name: {l.p}})
+		}
 	})
 }

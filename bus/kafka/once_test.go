@@ -251,6 +251,7 @@ type fleet struct {
 	*testing.T
 	f      *kfake.Cluster
 	config func(*wire) Config
+	mu     sync.Mutex
 	counts [6]uint64 // rewinds, proved, mismatched, gaps, duplicates, ticks: of machines that are gone
 	failed chan error
 }
@@ -294,6 +295,8 @@ func (fl *fleet) end(m *machine) {
 	m.cancel()
 	<-m.done
 	s := m.in.Stats().Readers[0]
+	fl.mu.Lock()
+	defer fl.mu.Unlock()
 	for i, n := range []uint64{s.Rewinds, s.Proved, s.Mismatched, s.Gaps, s.Duplicates, s.Ticks} {
 		fl.counts[i] += n
 	}
@@ -380,7 +383,7 @@ func TestOnceWhateverHappens(t *testing.T) {
 			members = slices.Delete(members, i, i+1)
 			m.wire.kill()
 			killed++
-			ends.Go(func() { m.cancel(); <-m.done })
+			ends.Go(func() { fl.end(m) })
 			if len(members) < 2 {
 				members = append(members, fl.start())
 			}

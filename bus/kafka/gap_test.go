@@ -1,0 +1,137 @@
+package kafka
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/kemi-go/kemi"
+	"github.com/kemi-go/kemi/internal/faults"
+	"github.com/kemi-go/kemi/internal/origin"
+)
+
+// TestAWriteThatIsRefusedInItsMiddleComesThroughOnce: brokers refuse batches for good
+// while a Write hands over its records, and lanes write again what has failed, be it
+// in other pieces, as lanes do. What a reader sees is each record once and in order.
+func TestAWriteThatIsRefusedInItsMiddleComesThroughOnce(t *testing.T) {
+	const writers, writes = 4, 30
+	seed := faults.Seed(t)
+	f := fake(t)
+	config := quick(t, f)
+	config.BatchMaxBytes = batchMin // a Write is many batches
+	config.Logger = nil
+	topic, err := NewTopic(open(t, config), "out", TopicConfig[sample]{Partitions: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := collect(t, topic.Group("g"))
+	over, stop := context.WithCancel(t.Context())
+	var chaos, lanes sync.WaitGroup
+	chaos.Go(func() {
+		rnd := rand.New(rand.NewPCG(seed, 0))
+		for over.Err() == nil {
+			h := f.Fault(kfake.Fault{
+				Keys: []kmsg.Key{kmsg.Produce}, Topic: "out", Partitions: []int32{rnd.Int32N(2)},
+				Err: []*kerr.Error{kerr.TopicAuthorizationFailed, kerr.MessageTooLarge, kerr.InvalidRecord, kerr.NotEnoughReplicas, kerr.RequestTimedOut}[rnd.IntN(5)],
+			})
+			_ = h.Wait(over, 1)
+			h.Remove()
+			if rnd.IntN(4) == 0 {
+				f.ShufflePartitionLeaders()
+			}
+		}
+	})
+	failures := 0
+	var mu sync.Mutex
+	for w := range int32(writers) {
+		lanes.Go(func() {
+			rnd := rand.New(rand.NewPCG(seed, uint64(w)+1))
+			next := 0
+			for range writes {
+				var batch []sample
+				from := &origin.Batch{Source: origin.Source{Reader: "in@calc", Partition: w}}
+				for seq := range 100 + rnd.IntN(3000) {
+					for range rnd.IntN(4) {
+						batch = append(batch, sample{Key: fmt.Sprint("w", w), Seq: next})
+						next++
+					}
+					if seq > 0 && len(batch) > 0 {
+						from.Marks = append(from.Marks, origin.Mark{End: len(batch), Seq: origin.Seq(next)})
+					}
+				}
+				from.Marks = slices.CompactFunc(from.Marks, func(a, b origin.Mark) bool { return a.Seq == b.Seq })
+				for topic.Write(origin.With(context.Background(), from), batch) != nil {
+					mu.Lock()
+					failures++
+					mu.Unlock()
+				}
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			t.Logf("writer %d: %d records", w, next)
+		})
+	}
+	lanes.Wait()
+	stop()
+	chaos.Wait()
+	wrote := int(topic.Stats().Written)
+	eventually(t, "not all came", func() bool { got, _ := r.counts(); return got >= wrote })
+	_ = r.stop(t)
+	next := map[string]int{}
+	for _, s := range r.got {
+		if s.Seq != next[s.Key] {
+			t.Fatalf("seed %d: of %s came %d, and %d was next", seed, s.Key, s.Seq, next[s.Key])
+		}
+		next[s.Key]++
+	}
+	s := topic.Stats().Readers[0]
+	faults.Report(t, "seed %d: %d Writes failed in between; %d records, each once; %d gaps and %d duplicates were left out", seed, failures, wrote, s.Gaps, s.Duplicates)
+	if failures == 0 || s.Duplicates == 0 {
+		t.Error("nothing was tried")
+	}
+}
+
+// TestPiecesOfAnotherSizeLoseNothing: a Write that is repeated with another limit is
+// cut into other pieces.
+func TestPiecesOfAnotherSizeLoseNothing(t *testing.T) {
+	f := fake(t)
+	batch := make([]sample, 300)
+	for i := range batch {
+		batch[i] = sample{Key: "a", Seq: i, Gone: "some text that makes it longer"}
+	}
+	from := &origin.Batch{Source: origin.Source{Reader: "in@calc"}, Marks: []origin.Mark{{End: len(batch), Seq: 7}}}
+	var topic *Topic[sample]
+	for _, size := range []int{6000, 20_000, 4096} {
+		config := quick(t, f)
+		config.BatchMaxBytes = size
+		var err error
+		if topic, err = NewTopic(open(t, config), "out", TopicConfig[sample]{Partitions: 1}); err != nil {
+			t.Fatal(err)
+		}
+		if err := topic.Write(origin.With(t.Context(), from), batch); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := collect(t, topic.Group("g"))
+	eventually(t, "not all came", func() bool {
+		s := topic.Stats().Readers[0]
+		return s.Lag == 0 && len(s.Partitions) > 0 && s.Partitions[0].Next > 0
+	})
+	_ = r.stop(t)
+	seen := map[int]int{}
+	for _, s := range r.got {
+		seen[s.Seq]++
+	}
+	if len(seen) != len(batch) || len(r.got) != len(batch) {
+		t.Errorf("%d came, %d of %d", len(r.got), len(seen), len(batch))
+	}
+}
+
+var _ kemi.Sink[sample] = (*Topic[sample])(nil)
