@@ -67,7 +67,7 @@ func from(ctx context.Context, n int) context.Context {
 
 // offer writes a batch as a flow does, until nothing may pass any more, and returns
 // what was refused.
-func offer(t *testing.T, s kemi.Sink[string], ctx context.Context, batch []string) (refused []string) {
+func offer(ctx context.Context, t *testing.T, s kemi.Sink[string], batch []string) (refused []string) {
 	t.Helper()
 	for range 20 {
 		err := s.Write(ctx, batch)
@@ -79,7 +79,7 @@ func offer(t *testing.T, s kemi.Sink[string], ctx context.Context, batch []strin
 			return append(refused, batch...)
 		case !ok && kemi.IsPermanent(err):
 			half := len(batch) / 2
-			return append(append(refused, offer(t, s, ctx, batch[:half])...), offer(t, s, ctx, batch[half:])...)
+			return append(append(refused, offer(ctx, t, s, batch[:half])...), offer(ctx, t, s, batch[half:])...)
 		case ok:
 			var again []string
 			for _, f := range failed {
@@ -104,7 +104,7 @@ func TestTopicsBehindARouteKnowWhatTheyHave(t *testing.T) {
 	a, b := &topic{}, &topic{}
 	s := sink.Route(first, map[string]kemi.Sink[string]{"a": a, "b": b}, nil)
 	for range 2 { // after a crash the same comes again
-		if refused := offer(t, s, from(t.Context(), len(records)), records); refused != nil {
+		if refused := offer(from(t.Context(), len(records)), t, s, records); refused != nil {
 			t.Fatalf("refused %v", refused)
 		}
 	}
@@ -119,8 +119,8 @@ func TestARouteThatFailsIsOfferedTheSameAgain(t *testing.T) {
 	for _, fail := range []error{errDown, kemi.RetryAfter(errDown, time.Millisecond), nil} {
 		a, b := &topic{}, &topic{fail: []error{fail, errDown}}
 		s := sink.Route(first, map[string]kemi.Sink[string]{"a": a, "b": b}, nil)
-		offer(t, s, from(t.Context(), len(records)), records)
-		offer(t, s, from(t.Context(), len(records)), records)
+		offer(from(t.Context(), len(records)), t, s, records)
+		offer(from(t.Context(), len(records)), t, s, records)
 		if got := fmt.Sprint(a.stored, b.stored, a.unknown, b.unknown); got != "[a1 a2 a3 a4] [b1 b2 b3] 0 0" {
 			t.Errorf("after %v stored %s", fail, got)
 		}
@@ -131,7 +131,7 @@ func TestARouteThatFailsIsOfferedTheSameAgain(t *testing.T) {
 func TestARefusedPartIsHalvedWithoutItsOrigin(t *testing.T) {
 	a, b := &topic{}, &topic{fail: []error{kemi.Permanent(errBad), nil, kemi.Permanent(errBad), nil}}
 	s := sink.Route(first, map[string]kemi.Sink[string]{"a": a, "b": b}, nil)
-	refused := offer(t, s, from(t.Context(), len(records)), records)
+	refused := offer(from(t.Context(), len(records)), t, s, records)
 	if got := append(slices.Clone(refused), b.stored...); len(got) != 3 || len(refused) != 0 || b.unknown == 0 {
 		t.Errorf("refused %v, stored %v, %d of them without an origin", refused, b.stored, b.unknown)
 	}
@@ -143,7 +143,7 @@ func TestRoutesToOneTopicAreOne(t *testing.T) {
 	d := &topic{}
 	fn := kemi.SinkFunc[string](d.Write) // functions cannot be compared, and do no harm
 	s := sink.Route(first, map[string]kemi.Sink[string]{"a": d, "b": d, "c": fn}, d)
-	offer(t, s, from(t.Context(), len(records)), records)
+	offer(from(t.Context(), len(records)), t, s, records)
 	if got := fmt.Sprint(d.stored); got != fmt.Sprint(records) {
 		t.Errorf("stored %s", got)
 	}
@@ -170,7 +170,7 @@ func TestATopicBesideABranchThatFailsTakesABatchOnce(t *testing.T) {
 			}
 			return nil
 		}))
-		offer(t, s, from(t.Context(), len(records)), records)
+		offer(from(t.Context(), len(records)), t, s, records)
 		if got := fmt.Sprint(d.stored, d.unknown); got != fmt.Sprint(records, 0) {
 			t.Errorf("%s: stored %s", what, got)
 		}
@@ -180,7 +180,7 @@ func TestATopicBesideABranchThatFailsTakesABatchOnce(t *testing.T) {
 func TestATeeFindsTheGuiltyOfABatchOfATopic(t *testing.T) {
 	batch := []string{"1", "2", "bad 3", "4", "5", "bad 6", "7"}
 	d, st := &topic{}, &store{coarse: true}
-	refused := offer(t, sink.Tee[string](d, st), from(t.Context(), len(batch)), batch)
+	refused := offer(from(t.Context(), len(batch)), t, sink.Tee[string](d, st), batch)
 	if got := fmt.Sprint(refused, st.Records(), d.stored, d.unknown); got != fmt.Sprint([]string{"bad 3", "bad 6"}, []string{"1", "2", "4", "5", "7"}, batch, 0) {
 		t.Errorf("got %s", got)
 	}

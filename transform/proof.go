@@ -46,10 +46,10 @@ func (t *then[A, B, C]) Keep(dst []kemi.Kept) []kemi.Kept {
 	dst = append(dst, t.orphans...)
 	t.orphans = nil
 	a, b := keeps(t.ab), keeps(t.bc)
-	if a && !(t.lentA && t.follows) {
+	if a && (!t.lentA || !t.follows) {
 		dst = keep(dst, t.ab, place(placeA, a && b))
 	}
-	if b && !(t.lentB && t.follows) {
+	if b && (!t.lentB || !t.follows) {
 		dst = keep(dst, t.bc, place(placeB, a && b))
 	}
 	return dst

@@ -19,6 +19,8 @@ var (
 	_ kemi.Ticker[kemi.Alert]   = (*promql.Rules)(nil)
 	_ kemi.Finisher[kemi.Alert] = (*promql.Rules)(nil)
 	_ kemi.Warmer               = (*promql.Rules)(nil)
+	_ kemi.Prover               = (*promql.Rules)(nil)
+	_ kemi.Keeper               = (*promql.Rules)(nil)
 	_ kemi.Aggregator           = (*promql.Rules)(nil)
 )
 
@@ -46,28 +48,38 @@ func newRules(tb testing.TB) *promql.Rules {
 // TestConformance holds the rules to the contract of a Transform. Alerts here last for
 // a few seconds, so that those of the horizon are all there is.
 func TestConformance(t *testing.T) {
+	transformtest.Run(t, func(tb testing.TB) transformtest.Harness[kemi.Metric, kemi.Alert] { return harness(tb, 90) })
+}
+
+// TestAReplayIsProved is a check of the suite, over several horizons.
+func TestAReplayIsProved(t *testing.T) {
+	if h := newRules(t).Horizon(); h > 2*time.Minute {
+		t.Fatalf("the horizon is %v: the input is too short", h)
+	}
+	transformtest.Prove(t, harness(t, 400))
+}
+
+func harness(tb testing.TB, batches int) transformtest.Harness[kemi.Metric, kemi.Alert] {
 	start := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
-	transformtest.Run(t, func(tb testing.TB) transformtest.Harness[kemi.Metric, kemi.Alert] {
-		h := transformtest.Harness[kemi.Metric, kemi.Alert]{
-			New:            func() kemi.Transform[kemi.Metric, kemi.Alert] { return newRules(tb) },
-			BatchInvariant: true,
-			TickAt:         func(i int) time.Time { return start.Add(time.Duration(i+1) * time.Second) },
-			Time:           func(m kemi.Metric) time.Time { return m.Time },
-		}
-		for i := range 90 {
-			var b []kemi.Metric
-			for host := range 3 {
-				v := 10.0
-				if (i/8+host)%3 == 0 {
-					v = 90
-				}
-				ls := kemi.LabelsOf("host", fmt.Sprintf("web%d", host), "service", fmt.Sprintf("s%d", host%2))
-				b = append(b, kemi.Gauge("cpu", ls, start.Add(time.Duration(i)*time.Second), v))
+	h := transformtest.Harness[kemi.Metric, kemi.Alert]{
+		New:            func() kemi.Transform[kemi.Metric, kemi.Alert] { return newRules(tb) },
+		BatchInvariant: true,
+		TickAt:         func(i int) time.Time { return start.Add(time.Duration(i+1) * time.Second) },
+		Time:           func(m kemi.Metric) time.Time { return m.Time },
+	}
+	for i := range batches {
+		var b []kemi.Metric
+		for host := range 3 {
+			v := 10.0
+			if (i/8+host)%3 == 0 {
+				v = 90
 			}
-			h.Batches = append(h.Batches, b)
+			ls := kemi.LabelsOf("host", fmt.Sprintf("web%d", host), "service", fmt.Sprintf("s%d", host%2))
+			b = append(b, kemi.Gauge("cpu", ls, start.Add(time.Duration(i)*time.Second), v))
 		}
-		return h
-	})
+		h.Batches = append(h.Batches, b)
+	}
+	return h
 }
 
 type group struct{ kemi.Source[kemi.Metric] }

@@ -69,9 +69,24 @@
 // told as firing when it begins for the first of them, and as resolved when it has
 // ended for the last.
 //
-// Which alerts fire is held in memory. After a restart those that fire are told
-// again. Their Fingerprint is the same; ID differs if they began more than
-// [Rules.Horizon] ago. An alert that ended while nothing ran is not told as resolved.
+// # Restarts
+//
+// Behind a durable topic a restart shows nowhere. The series are built again from
+// [Rules.Horizon] of the topic, and what no horizon bounds is kept beside the position
+// (kemi.Keeper): of each alert since when it waits, fires and holds no more, and what was
+// told of it; and how far evaluations have come. An alert that fires goes on to fire, with
+// its StartsAt, is not told twice, and is resolved once: by what metrics say afterwards,
+// not by the silence of the time when nothing ran. If its rule is gone by then, or has
+// another name, group or label, it is told as resolved, as after a reload.
+//
+// [Rules.Proof] shows that a replay gives what the live run gave. It cannot where all
+// that still comes are metrics older than what has been evaluated, from hosts whose
+// clocks are slow: a replay takes them for a backlog. What is told then goes by what was
+// kept all the same.
+//
+// Behind other sources nothing is kept. After a restart alerts that fire are told again,
+// with the same Fingerprint and, if they began more than [Rules.Horizon] ago, another ID.
+// One that ended while nothing ran is not told as resolved.
 //
 // # Reload
 //

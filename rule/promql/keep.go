@@ -42,13 +42,13 @@ const (
 
 // reckoning is what is kept of the clock.
 type reckoning struct {
-	evaluated, newest, seen, moved, pace, first millis
-	blind                                       hole
-	floor, low                                  millis
+	evaluated, seen, moved, pace, first millis
+	blind                               hole
+	floor, low                          millis
 }
 
 func (r *Rules) reckon() reckoning {
-	k := reckoning{evaluated: r.evaluated, newest: r.store.newest.Load(), seen: r.seen, moved: r.moved, pace: r.pace, first: r.first, blind: r.blind}
+	k := reckoning{evaluated: r.evaluated, seen: r.seen, moved: r.moved, pace: r.pace, first: r.first, blind: r.blind}
 	if r.blind.to != 0 {
 		k.floor, k.low = r.store.floor.Load(), r.store.low.Load()
 	}
@@ -65,7 +65,7 @@ func (r *Rules) Keep(dst []kemi.Kept) []kemi.Kept {
 	}
 	if now := r.reckon(); now != r.keptClock {
 		r.keptClock = now
-		dst = append(dst, kemi.Kept{Key: clockKey, Value: now.append(nil)})
+		dst = append(dst, kemi.Kept{Key: clockKey, Value: now.encode()})
 	}
 	if !r.unkept {
 		return dst
@@ -89,7 +89,7 @@ func (r *Rules) Keep(dst []kemi.Kept) []kemi.Kept {
 				}
 				now[k] = m
 				if old, ok := r.kept[k]; !ok || old != m {
-					dst = append(dst, kemi.Kept{Key: k.String(), Value: note{x.moved, x.name, m, a}.append(nil)})
+					dst = append(dst, kemi.Kept{Key: k.String(), Value: note{x.moved, x.name, m, a}.encode()})
 				}
 			}
 		}
@@ -229,9 +229,10 @@ func (r *Rules) owners(notes []restored) map[uint64]*rule {
 	return at
 }
 
-// resume goes on with the evaluations where they were. A replay knows as much or less.
+// resume goes on with the evaluations where they were. A replay knows as much or less,
+// and what has come since the last tick besides.
 func (r *Rules) resume(k reckoning) {
-	raise(&r.store.newest, k.newest)
+	raise(&r.store.newest, k.seen)
 	r.evaluated, r.seen, r.moved, r.pace, r.first, r.blind = k.evaluated, k.seen, k.moved, k.pace, k.first, k.blind
 	if k.blind.to != 0 {
 		r.store.floor.Store(k.floor)
@@ -269,8 +270,8 @@ const (
 
 var errNote = errors.New("it is not what this program keeps of an alert")
 
-func (n note) append(dst []byte) []byte {
-	dst = append(dst, noteVersion)
+func (n note) encode() []byte {
+	dst := []byte{noteVersion}
 	dst = binary.LittleEndian.AppendUint64(dst, n.moved)
 	dst = appendText(dst, n.name)
 	flag := byte(0)
@@ -315,12 +316,12 @@ func (n *note) read(src []byte) error {
 	return nil
 }
 
-func (k *reckoning) fields() [11]*millis {
-	return [11]*millis{&k.evaluated, &k.newest, &k.seen, &k.moved, &k.pace, &k.first, &k.blind.from, &k.blind.to, &k.blind.silent, &k.floor, &k.low}
+func (k *reckoning) fields() [10]*millis {
+	return [10]*millis{&k.evaluated, &k.seen, &k.moved, &k.pace, &k.first, &k.blind.from, &k.blind.to, &k.blind.silent, &k.floor, &k.low}
 }
 
-func (k *reckoning) append(dst []byte) []byte {
-	dst = append(dst, noteVersion)
+func (k *reckoning) encode() []byte {
+	dst := []byte{noteVersion}
 	for _, f := range k.fields() {
 		dst = binary.AppendVarint(dst, *f)
 	}
@@ -353,7 +354,7 @@ func appendLabels(dst []byte, l kemi.Labels) []byte {
 	return dst
 }
 
-// decoder reads what append has written. Once something is wrong all is zero.
+// decoder reads what encode has written. Once something is wrong all is zero.
 type decoder struct {
 	src []byte
 	bad bool
