@@ -115,7 +115,7 @@ func TestWrongCommandLineAndConfig(t *testing.T) {
 		want string
 	}{
 		{"-h", 0, "A config has any of these"},
-		{"-nonsense", 2, "-nonsense"},
+		{"-nonsense", 2, "stats: flag provided but not defined: -nonsense; see -h"},
 		{"extra", 2, `unexpected argument "extra"`},
 		{"-role poler", 2, `-role "poler": want all, or some of producer,poller`},
 		{"-role poller", 2, "-role poller over memory: no other process can do the rest"},
@@ -124,6 +124,8 @@ func TestWrongCommandLineAndConfig(t *testing.T) {
 		{"-bus disk", 2, "-bus disk: which directory?"},
 		{"-bus kafka", 2, `-bus kafka: "" is no broker`},
 		{"-bus kafka:k1:9092,k2", 2, `-bus kafka: "k2" is no broker`},
+		{"-bus kafka:127.0.0.1:1", 1, "stats: kafka: brokers 127.0.0.1:1: no broker answers"},
+		{"-bus disk:/dev/null", 1, "stats: disk: "},
 		{"-config " + bad, 2, "bad.yml:2: field no_such_key is not known"},
 		{"-config " + filepath.Join(dir, "none.yml"), 2, "none.yml"},
 		{"-config " + useRules, 2, "rules.yml:5"},

@@ -29,7 +29,7 @@ func openDisk(dir string, keep time.Duration, logger *zap.Logger) (*topics, erro
 		all := map[string]reader{}
 		for _, t := range db.Stats().Topics {
 			for _, r := range t.Readers {
-				all[r.Name] = reader{lag: r.Lag, rewinds: r.Rewinds, proved: r.Proved}
+				all[r.Name] = reader{lag: r.Lag, rewinds: r.Rewinds, proved: r.Proved, lost: r.Lost, damaged: len(r.Damage)}
 			}
 		}
 		return all

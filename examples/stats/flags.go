@@ -56,7 +56,7 @@ A config has any of these, in YAML; paths are relative to the file:
   retention: 72h                     how long topics on disk and on Kafka keep what was read (168h)
   kafka:                             for -bus kafka:...
     topic_prefix: kemi.              the topics are kemi.jobs, kemi.raw ...
-    partitions: 64                   of each topic, where it has to be made; at most so many members work at once
+    partitions: 64                   of a topic that has to be made; so many members may share it
     replication_factor: 3
     tls: {ca: ca.pem, cert: client.pem, key: client.key, server_name: kafka}
                                      {} for the authorities of this machine
@@ -91,8 +91,9 @@ func parseFlags(args []string, stderr io.Writer) (o options, err error) {
 			flags.SetOutput(stderr)
 			flags.PrintDefaults()
 			fmt.Fprint(stderr, configHelp)
+			return o, err
 		}
-		return o, err
+		return o, fmt.Errorf("%w; see -h", err)
 	}
 	if flags.NArg() > 0 {
 		return o, fmt.Errorf("unexpected argument %q; see -h", flags.Arg(0))

@@ -30,7 +30,15 @@ func openKafka(brokers []string, c kafkaConfig, keep time.Duration, logger *zap.
 	if err := cmp.Or(err1, err2, err3, err4, err5); err != nil {
 		return nil, errors.Join(err, cluster.Close())
 	}
-	readers := func() map[string]reader { return nil }
+	readers := func() map[string]reader {
+		all := map[string]reader{}
+		for _, t := range []interface{ Stats() kafka.Stats }{jobs, raw, metrics, alerts} {
+			for _, r := range t.Stats().Readers {
+				all[r.Name] = reader{lag: r.Lag, rewinds: r.Rewinds, proved: r.Proved, lost: r.Lost}
+			}
+		}
+		return all
+	}
 	return &topics{jobs: jobs, raw: raw, metrics: metrics, alerts: alerts, dead: dead, readers: readers, keeps: true, close: cluster.Close}, nil
 }
 

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -30,6 +29,8 @@ func TestKafkaTwoProcesses(t *testing.T) {
 	o.recovers(to)
 	for _, p := range []*program{from, to} {
 		o.end(p)
-		fmt.Println(p.said())
+		if said := p.said(); !strings.Contains(said, "  lag ") || strings.Contains(said, "MISMATCHES") {
+			t.Errorf("no status, or a wrong replay:\n%s", said)
+		}
 	}
 }

@@ -51,6 +51,12 @@ func statusLine(f kemi.FlowStats, rate float64, readers map[string]reader, notes
 		if r.rewinds > 0 {
 			line += fmt.Sprintf("  replays %d, proved %d", r.rewinds, r.proved)
 		}
+		if r.lost > 0 {
+			line += fmt.Sprintf("  NEVER READ %d", r.lost)
+		}
+		if r.damaged > 0 {
+			line += fmt.Sprintf("  DAMAGED PARTITIONS %d", r.damaged)
+		}
 	}
 	if f.Mismatches > 0 {
 		line += fmt.Sprintf("  MISMATCHES %d", f.Mismatches)

@@ -29,9 +29,11 @@ const jobsKeep = time.Hour
 // reader is how far a flow is behind what is on its topic, and what became of the
 // state it built again from the topic.
 type reader struct {
-	lag     int64  // records in memory; offsets, which are polls, on disk and on Kafka
+	lag     int64  // records in memory; offsets, of polls and of ticks, on disk and on Kafka
 	rewinds uint64 // replays
 	proved  uint64 // of rewinds: the state was what it had been
+	lost    uint64 // offsets that retention took before they were read
+	damaged int    // partitions that wait for a repair
 }
 
 // open opens the topics. It is here, and nowhere else, that one bus differs from
