@@ -1,0 +1,149 @@
+package disk
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"flag"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/kemi-go/kemi"
+)
+
+var fulls = flag.Int("disk.fulls", faults(3, 30), "times that the disk gets full")
+
+// small returns a file system of its own, or skips the test.
+func small(t *testing.T, options string) string {
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, options); err != nil {
+		t.Skipf("no file system of its own: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(dir, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
+// fill takes all the room that is left but for some bytes.
+func fill(t *testing.T, path string, leave int64) {
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	chunk := make([]byte, 64<<10)
+	for {
+		u, err := vfs.Default.GetDiskUsage(filepath.Dir(path))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if int64(u.AvailBytes) <= leave {
+			return
+		}
+		if _, err := f.Write(chunk); errors.Is(err, syscall.ENOSPC) {
+			return
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// Somebody else fills the disk. Write refuses in good time, the process lives even when
+// there is no byte left, reading goes on, and when there is room again so does writing.
+func TestDiskFull(t *testing.T) {
+	mount := small(t, "size=160m")
+	dir, other := filepath.Join(mount, "db"), filepath.Join(mount, "other")
+	const least = 8 << 20
+	db, err := open(Config{Dir: dir, MinFree: least, Ballast: 4 << 20}, hooks{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := TopicConfig[reading]{Partitions: 2, Codecs: linesOnly, RetainBytes: 16 << 20}
+	topic, err := NewTopic(db, "a", config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	read := make(chan int, 1<<16)
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- topic.Group("g").Run(ctx, kemi.SinkFunc[reading](func(_ context.Context, batch []reading) error {
+			for _, r := range batch {
+				read <- r.N
+			}
+			return nil
+		}))
+	}()
+	n := 0
+	write := func() error {
+		noise := make([]byte, 50_000) // does not compress
+		_, _ = rand.Read(noise)
+		err := topic.Write(t.Context(), []reading{{Host: "h" + hex.EncodeToString(noise), N: n + 1}})
+		if err == nil {
+			n++
+		}
+		return err
+	}
+	for cycle := range *fulls {
+		for range 40 {
+			if err := write(); err != nil {
+				t.Fatalf("cycle %d: %v; %+v", cycle, err, db.Stats().Guard)
+			}
+		}
+		fill(t, other, least+2<<20)
+		var full error
+		for end := time.Now().Add(10 * time.Second); full == nil && time.Now().Before(end); {
+			full = write()
+		}
+		if !errors.Is(full, ErrFull) || kemi.IsPermanent(full) {
+			t.Fatalf("cycle %d: the disk is nearly full, and Write says %v", cycle, full)
+		}
+		if g := db.Stats().Guard; !g.Full || g.Free > least+1<<20 || g.Refused == 0 {
+			t.Errorf("cycle %d: the guard says %+v", cycle, g)
+		}
+		fill(t, other+"2", 0) // and then there is none
+		time.Sleep(200 * time.Millisecond)
+		if err := write(); !errors.Is(err, ErrFull) {
+			t.Fatalf("cycle %d: the disk is full, and Write says %v", cycle, err)
+		}
+		for _, f := range []string{other, other + "2"} {
+			if err := os.Remove(f); err != nil {
+				t.Fatal(err)
+			}
+		}
+		begin := time.Now()
+		for err := write(); err != nil; err = write() {
+			if time.Since(begin) > 5*time.Second {
+				t.Fatalf("cycle %d: there is room again for 5 s, and Write says %v; %+v", cycle, err, db.Stats().Guard)
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		t.Logf("cycle %d: writing again after %v", cycle, time.Since(begin).Round(time.Millisecond))
+	}
+	for got := 0; got < n; got++ { // each once, whatever the order of the two partitions
+		select {
+		case <-read:
+		case <-time.After(10 * time.Second):
+			t.Fatalf("%d of %d records were read: %+v", got, n, topic.Stats().Readers)
+		}
+	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if report, err := Check(dir); err != nil || !report.OK() {
+		t.Errorf("%v, %v", report, err)
+	}
+}
