@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/kemi-go/kemi"
@@ -26,6 +28,7 @@ func TestAWriteThatIsRefusedInItsMiddleComesThroughOnce(t *testing.T) {
 	f := fake(t)
 	config := quick(t, f)
 	config.BatchMaxBytes = batchMin // a Write is many batches
+	config.Linger = -1              // which are under way while it still hands over the others
 	config.Logger = nil
 	topic, err := NewTopic(open(t, config), "out", TopicConfig[sample]{Partitions: 2})
 	if err != nil {
@@ -95,6 +98,67 @@ func TestAWriteThatIsRefusedInItsMiddleComesThroughOnce(t *testing.T) {
 	faults.Report(t, "seed %d: %d Writes failed in between; %d records, each once; %d gaps and %d duplicates were left out", seed, failures, wrote, s.Gaps, s.Duplicates)
 	if failures == 0 || s.Duplicates == 0 {
 		t.Error("nothing was tried")
+	}
+}
+
+// pausing holds up the client at one record.
+type pausing struct {
+	at    int
+	seen  int
+	pause func()
+}
+
+func (p *pausing) OnProduceRecordBuffered(*kgo.Record) {
+	if p.seen++; p.seen == p.at {
+		p.pause()
+	}
+}
+
+// TestAGapIsNotTakenForTheEnd: the first half of a Write is refused while the second
+// is handed over, which goes through. Both come when the Write is repeated.
+func TestAGapIsNotTakenForTheEnd(t *testing.T) {
+	const n = 200
+	f := fake(t)
+	hook := &pausing{at: n / 2}
+	config := quick(t, f)
+	config.Linger, config.hook = -1, hook
+	topic, err := NewTopic(open(t, config), "out", TopicConfig[sample]{Partitions: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	fault := f.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: kerr.TopicAuthorizationFailed})
+	hook.pause = func() {
+		if err := fault.Wait(t.Context(), 1); err != nil {
+			t.Error(err)
+		}
+		eventually(t, "the first half is not refused", func() bool { return topic.c.producer.BufferedProduceRecords() <= 1 })
+	}
+	batch := make([]sample, n)
+	from := &origin.Batch{Source: origin.Source{Reader: "in@calc"}}
+	for i := range batch {
+		batch[i] = sample{Key: "a", Seq: i}
+		from.Marks = append(from.Marks, origin.Mark{End: i + 1, Seq: origin.Seq(i + 1)})
+	}
+	ctx := origin.With(t.Context(), from)
+	if err := topic.Write(ctx, batch); !errors.Is(err, ErrForbidden) {
+		t.Fatalf("Write: %v", err)
+	}
+	if end := f.PartitionInfo("out", 0).HighWatermark; end == 0 || end > n/2+1 {
+		t.Fatalf("%d records went through, and there was to be a gap", end)
+	}
+	if err := topic.Write(ctx, batch); err != nil {
+		t.Fatal(err)
+	}
+	r := collect(t, topic.Group("g"))
+	eventually(t, "not all came", func() bool { got, _ := r.counts(); return got >= n })
+	_ = r.stop(t)
+	for i, s := range r.got {
+		if s.Seq != i {
+			t.Fatalf("%d came when %d was next", s.Seq, i)
+		}
+	}
+	if s := topic.Stats().Readers[0]; s.Gaps == 0 {
+		t.Errorf("nothing was tried: %+v", s)
 	}
 }
 

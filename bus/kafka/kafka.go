@@ -105,7 +105,9 @@ type Config struct {
 	// those of [Open] and [NewTopic]. 0: 30 s.
 	Timeout time.Duration
 
-	dial func(ctx context.Context, network, host string) (net.Conn, error) // tests cut connections
+	// For tests:
+	dial func(ctx context.Context, network, host string) (net.Conn, error)
+	hook kgo.Hook
 }
 
 func (c *Config) check() error {
@@ -209,6 +211,9 @@ func Open(c Config) (*Cluster, error) {
 	}
 	if c.dial != nil {
 		cl.common = append(cl.common, kgo.Dialer(c.dial))
+	}
+	if c.hook != nil {
+		cl.common = append(cl.common, kgo.WithHooks(c.hook, &cl.watch))
 	}
 	if c.SASL != nil {
 		login, err := c.SASL.mechanism()
