@@ -92,7 +92,7 @@ func (w *world) readAll(group string) (got map[string][]int, damage map[int32]er
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		for p, next := range r.next {
-			if next < w.a.parts[p].end && r.damage[int32(p)] == nil {
+			if max(next, 0) < w.a.parts[p].end && r.damage[int32(p)] == nil {
 				return true
 			}
 		}

@@ -1,7 +1,6 @@
 package disk
 
 import (
-	"hash/crc32"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -50,7 +49,7 @@ type entry struct {
 
 var (
 	tickBody = appendBody(nil, true, false, "", 0, nil)
-	tickSum  = crc32.Checksum(tickBody, castagnoli)
+	tickSum  = checksum(tickBody)
 )
 
 // submit hands r to the committer.

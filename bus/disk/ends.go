@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"os"
 	"slices"
 	"strconv"
@@ -76,15 +75,17 @@ func appendEnds(dst []byte, topics []topicEnds) []byte {
 		}
 		dst = append(dst, '\n')
 	}
-	return fmt.Appendf(dst, "crc32c %08x\n", crc32.Checksum(dst, castagnoli))
+	return appendSum(dst)
 }
+
+func appendSum(dst []byte) []byte { return fmt.Appendf(dst, "crc32c %08x\n", checksum(dst)) }
 
 var errEnds = errors.New("not what was written")
 
 // parseEnds reads what appendEnds has written.
 func parseEnds(text []byte) ([]topicEnds, error) {
 	i := bytes.LastIndex(text, []byte("crc32c "))
-	if i < 0 || string(text[i:]) != fmt.Sprintf("crc32c %08x\n", crc32.Checksum(text[:i], castagnoli)) {
+	if i < 0 || string(text[i:]) != fmt.Sprintf("crc32c %08x\n", checksum(text[:i])) {
 		return nil, errEnds
 	}
 	var topics []topicEnds

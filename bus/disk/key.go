@@ -41,6 +41,8 @@ var (
 	errValue   = errors.New("the checksum is wrong or the value cut short")
 )
 
+func checksum(b []byte) uint32 { return crc32.Checksum(b, castagnoli) }
+
 func partKey(kind byte, topic uint32, partition int32) []byte {
 	k := make([]byte, 0, 15)
 	k = append(k, kind)
@@ -127,7 +129,7 @@ func after(k []byte) []byte {
 // seal puts a checksum of key and value before the value. Values of records have it
 // too, see head.
 func seal(key, value []byte) []byte {
-	sum := crc32.Update(crc32.Checksum(value, castagnoli), castagnoli, key)
+	sum := crc32.Update(checksum(value), castagnoli, key)
 	return append(binary.LittleEndian.AppendUint32(make([]byte, 0, 4+len(value)), sum), value...)
 }
 
@@ -136,7 +138,7 @@ func unseal(key, sealed []byte) ([]byte, error) {
 	if len(sealed) < 4 {
 		return nil, errValue
 	}
-	if crc32.Update(crc32.Checksum(sealed[4:], castagnoli), castagnoli, key) != binary.LittleEndian.Uint32(sealed) {
+	if crc32.Update(checksum(sealed[4:]), castagnoli, key) != binary.LittleEndian.Uint32(sealed) {
 		return nil, errValue
 	}
 	return sealed[4:], nil
@@ -224,7 +226,7 @@ func parse(key, value []byte) (s stored, err error) {
 		return s, errValue
 	}
 	body := value[headLen:]
-	sum := crc32.Update(crc32.Checksum(body, castagnoli), castagnoli, value[4:headLen])
+	sum := crc32.Update(checksum(body), castagnoli, value[4:headLen])
 	if crc32.Update(sum, castagnoli, key) != binary.LittleEndian.Uint32(value) {
 		return s, errValue
 	}

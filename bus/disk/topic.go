@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"sync"
 	"time"
 
@@ -223,7 +222,7 @@ func (w *writer[T]) reset(ctx context.Context, batch []T) {
 	}
 	for i, at := range w.places { // buf has moved while it grew
 		w.entries[i].body = w.buf[at[0]:at[1]:at[1]]
-		w.entries[i].sum = crc32.Checksum(w.entries[i].body, castagnoli)
+		w.entries[i].sum = checksum(w.entries[i].body)
 	}
 }
 
