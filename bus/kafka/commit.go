@@ -100,17 +100,19 @@ func (m *member[T]) commitAt(ctx context.Context, l *lane[T], next int64) error 
 func (l *lane[T]) stage(pos recovery.Position, kept []kemi.Kept) (text string, due []*kgo.Record) {
 	l.keeper.take(kept)
 	meta := metadata{position: &pos}
+	l.staged = ""
+	if long := pos.Text(); len(long)+keptDigits+20 > metadataMax {
+		if l.staged = long; long != l.long {
+			l.keeper.take([]kemi.Kept{{Key: positionKey, Value: pos.AppendBinary(nil)}})
+			l.topic.c.watch.note("the marks of reader "+l.group+" do not fit into a commit and are kept on the state topic; fewer partitions upstream would do", nil)
+		}
+		meta.position = nil
+	}
 	if l.keeper.uses() {
-		meta.kept = l.keeper.mark
+		due = l.keeper.due()
+		meta.kept = l.keeper.name()
 	}
-	text, fits := meta.text()
-	if !fits {
-		l.keeper.take([]kemi.Kept{{Key: positionKey, Value: pos.AppendBinary(nil)}})
-		l.topic.c.watch.note("the marks of reader "+l.group+" do not fit into a commit and are kept on the state topic; fewer partitions upstream would do", nil)
-		meta = metadata{kept: l.keeper.mark}
-		text, _ = meta.text()
-	}
-	return text, l.keeper.due(pos.Next)
+	return meta.text(), due
 }
 
 func (m *member[T]) put(ctx context.Context, at map[*lane[T]]kgo.EpochOffset, texts map[int32]string, state []*kgo.Record) error {
@@ -129,7 +131,7 @@ func (m *member[T]) put(ctx context.Context, at map[*lane[T]]kgo.EpochOffset, te
 	var old []*kgo.Record
 	for l := range at {
 		if refused[l.p] == nil {
-			l.text = texts[l.p]
+			l.text, l.long = texts[l.p], l.staged
 			if l.keeper.uses() {
 				old = append(old, l.keeper.committed()...)
 			}

@@ -36,9 +36,10 @@ func entryOf(r *kgo.Record) recovery.Entry {
 			e.Tick = len(r.Value) == 0
 		}
 	}
-	if e.After.Seq != 0 {
-		e.After.Source = e.Stamp.Source
+	if e.Stamp.Seq == 0 {
+		e.After.Seq = 0
 	}
+	e.After.Source = e.Stamp.Source
 	return e
 }
 
@@ -67,16 +68,14 @@ type metadata struct {
 
 var errMetadata = errors.New("kafka: not the metadata of a commit of kemi")
 
-// text returns the metadata, unless it is longer than a broker takes.
-func (m *metadata) text() (string, bool) {
-	s := "kemi1@" + m.kept
-	if m.position != nil {
-		s = m.position.Text()
-		if m.kept != "" {
-			s += ";" + m.kept
-		}
+func (m *metadata) text() string {
+	if m.position == nil {
+		return "kemi1@" + m.kept
 	}
-	return s, len(s) <= metadataMax
+	if m.kept == "" {
+		return m.position.Text()
+	}
+	return m.position.Text() + ";" + m.kept
 }
 
 func parseMetadata(text string) (m metadata, err error) {
@@ -93,8 +92,8 @@ func parseMetadata(text string) (m metadata, err error) {
 			return m, nil
 		}
 	}
-	if len(m.kept) != keptDigits || strings.Trim(m.kept, "0123456789abcdef") != "" {
-		return metadata{}, errMetadata
+	if _, _, err := splitName(m.kept); err != nil {
+		return metadata{}, err
 	}
 	return m, nil
 }

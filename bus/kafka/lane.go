@@ -48,9 +48,10 @@ type lane[T any] struct {
 	ticking atomic.Bool
 
 	// Under member.committing:
-	keeper  *keeper
-	text    string // of the last commit
-	pending recovery.Position
+	keeper *keeper
+	text   string // of the last commit
+	long   string // the position of the last commit, where it did not fit
+	staged string // as long, of the next
 }
 
 // open opens the lane of a partition; run is to be called. A reader with many opens
@@ -62,7 +63,7 @@ func (m *member[T]) open(p int32, at int64, meta metadata, found []raw, first in
 	}
 	if at >= 0 {
 		pos := meta.position
-		kept, long, err := l.keeper.begin(found, meta.kept, at, m.all)
+		kept, long, err := l.keeper.begin(found, meta.kept, m.all)
 		if err != nil {
 			return nil, err
 		}

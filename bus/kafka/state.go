@@ -3,10 +3,10 @@ package kafka
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -23,14 +23,14 @@ import (
 // what its successor has written, and that what was written for a position that was
 // never committed is taken for that of the one before.
 //
-// So each owner of a lane writes under a mark of its own, and the commit, which a
-// member believed dead can no longer make, names the mark. An owner writes everything
-// before its first commit. And there are two places for each entry: what the last
-// commit is about is never written over, the next goes to the other place. Of the two
-// that one counts which is not newer than the commit.
+// So each owner of a lane writes under a mark of its own and counts what it writes, and
+// the commit, which a member believed dead can no longer make, names the mark and the
+// count. An owner writes everything before its first commit. And there are two places
+// for each entry: what the last commit is about is never written over, the next goes to
+// the other place. Of the two that one counts which is not newer than the commit.
 //
 //	key:   <group>\n<topic>/<partition>\n<mark>\n<place>\n<key>
-//	value: the offset it is for (varint), 1 or 0 for forgotten, and the bytes
+//	value: the count (varint), 1 or 0 for forgotten, and the bytes
 
 const (
 	statePartitions = 8
@@ -215,7 +215,8 @@ func (s *store) write(ctx context.Context, records []*kgo.Record) error {
 type keeper struct {
 	lane    string
 	mark    string // ours
-	named   bool   // by the last commit
+	count   int64
+	named   bool // by the last commit
 	entries map[string]*entry
 	stale   []string // keys of other owners
 }
@@ -236,11 +237,31 @@ func newKeeper(group, topic string, p int32) *keeper {
 
 func laneKey(group, topic string, p int32) string { return fmt.Sprintf("%s\n%s/%d", group, topic, p) }
 
-var errKept = errors.New("the commit is about state that is not there")
+// splitName takes apart what name has made.
+func splitName(name string) (mark string, count int64, err error) {
+	if len(name) <= keptDigits || strings.Trim(name, "0123456789abcdef") != "" {
+		return "", 0, errMetadata
+	}
+	count, bad := strconv.ParseInt(name[keptDigits:], 16, 64)
+	if bad != nil || name[keptDigits] == '0' && len(name) > keptDigits+1 {
+		return "", 0, errMetadata
+	}
+	return name[:keptDigits], count, nil
+}
 
-// begin takes what was found, for a commit at an offset that names a mark, and
-// returns what to restore, and the position if it lay there.
-func (k *keeper) begin(found []raw, mark string, at int64, shared bool) (kept []kemi.Kept, pos *recovery.Position, err error) {
+// name is what a commit says about the state.
+func (k *keeper) name() string { return k.mark + strconv.FormatInt(k.count, 16) }
+
+// begin takes what was found, for a commit that says name, and returns what to
+// restore, and the position if it lay there.
+func (k *keeper) begin(found []raw, name string, shared bool) (kept []kemi.Kept, pos *recovery.Position, err error) {
+	var mark string
+	var at int64
+	if name != "" {
+		if mark, at, err = splitName(name); err != nil {
+			return nil, nil, err
+		}
+	}
 	best := map[string]raw{}
 	now := time.Now()
 	for _, e := range found {
@@ -260,11 +281,9 @@ func (k *keeper) begin(found []raw, mark string, at int64, shared bool) (kept []
 	for key, e := range best {
 		switch {
 		case key == positionKey:
-			if e.at == at {
-				pos = new(recovery.Position)
-				if err := pos.UnmarshalBinary(e.value); err != nil {
-					return nil, nil, err
-				}
+			pos = new(recovery.Position)
+			if err := pos.UnmarshalBinary(e.value); err != nil {
+				return nil, nil, err
 			}
 		case !e.gone:
 			k.entries[key] = &entry{value: e.value, dirty: true}
@@ -287,12 +306,25 @@ func (k *keeper) take(kept []kemi.Kept) {
 	}
 }
 
+func (k *keeper) dirty() bool {
+	for _, e := range k.entries {
+		if e.dirty {
+			return true
+		}
+	}
+	return false
+}
+
 // uses tells whether a commit has to name our mark.
 func (k *keeper) uses() bool { return k.named || len(k.entries) > 0 }
 
-// due returns what is to be written before a commit at an offset.
-func (k *keeper) due(at int64) []*kgo.Record {
+// due returns what is to be written before the next commit, which is to say name.
+func (k *keeper) due() []*kgo.Record {
 	var records []*kgo.Record
+	if k.named && !k.dirty() {
+		return nil
+	}
+	k.count++
 	for key, e := range k.entries {
 		if !e.dirty && k.named {
 			continue
@@ -301,7 +333,7 @@ func (k *keeper) due(at int64) []*kgo.Record {
 		if e.written {
 			place = 1 - e.place
 		}
-		value := binary.AppendVarint(nil, at)
+		value := binary.AppendVarint(nil, k.count)
 		if e.gone {
 			value = append(value, 0)
 		} else {
