@@ -376,6 +376,7 @@ func (o once) Run(ctx context.Context, out kemi.Sink[kemi.Metric]) error { retur
 func checkStored(t *testing.T, tsd *openTSDB, want []kemi.Metric) {
 	t.Helper()
 	values := map[string]string{} // by series and second
+	from := want[0].Time
 	metrics := map[string]bool{}
 	key := func(metric string, tags map[string]string, second int64) string {
 		return fmt.Sprint(metric, tags, second) // maps print sorted
@@ -392,10 +393,13 @@ func checkStored(t *testing.T, tsd *openTSDB, want []kemi.Metric) {
 		name := opentsdb.Escape(m.Name)
 		metrics[name] = true
 		values[key(name, tags, m.Time.Unix())] = text
+		if m.Time.Before(from) {
+			from = m.Time
+		}
 	}
 	found := 0
 	for metric := range metrics {
-		all, err := tsd.Query(metric, began.Add(-time.Hour))
+		all, err := tsd.Query(metric, from.Add(-time.Hour))
 		if err != nil {
 			t.Fatal(err)
 		}

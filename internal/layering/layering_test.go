@@ -28,8 +28,8 @@ var clients = map[string][]string{
 	"github.com/prometheus/prometheus":    {"rule/promql"},
 	"github.com/shirou/gopsutil/v4":       {"internal/agent"},
 	"github.com/twmb/franz-go":            {"bus/kafka", "internal/e2e"},
-	"go.opentelemetry.io/proto/slim/otlp": {"bus/codec/otlp"},
-	"google.golang.org/protobuf":          {"bus/codec/otlp"},
+	"go.opentelemetry.io/proto/slim/otlp": {"bus/codec/otlp", "internal/e2e"},
+	"google.golang.org/protobuf":          {"bus/codec/otlp", "internal/e2e"},
 	"go.yaml.in/yaml/v3":                  {"rule/promql", "source/inventory"},
 	"golang.org/x/term":                   {"examples"},
 }
