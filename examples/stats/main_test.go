@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -139,8 +140,8 @@ type program struct {
 	stop   func() // softly
 	kill   func() // a process only
 	ended  chan int
-	stderr *inTurn
-	text   *bytes.Buffer
+	stderr *inTurn       // around text
+	text   *bytes.Buffer // what it said
 }
 
 func (o *outside) start(args ...string) *program {
@@ -178,6 +179,12 @@ func (p *program) said() string {
 	p.stderr.mu.Lock()
 	defer p.stderr.mu.Unlock()
 	return p.text.String()
+}
+
+// says returns what tells whether the program has said something.
+func (p *program) says(pattern string) func() bool {
+	re := regexp.MustCompile(pattern)
+	return func() bool { return re.MatchString(p.said()) }
 }
 
 // end stops the program and gives the last line it said.
@@ -286,8 +293,8 @@ func TestMemory(t *testing.T) {
 	}
 	o.rightly(p, 0)
 	o.toldOnce()
-	if said := p.said(); !strings.Contains(said, "  calculator ") || !strings.Contains(said, "lag 0") {
-		t.Errorf("no status: %s", said)
+	if !p.says(`calculator .* lag 0`)() {
+		t.Errorf("no status: %s", p.said())
 	}
 }
 
