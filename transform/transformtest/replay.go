@@ -83,7 +83,7 @@ func Prove[In, Out any](tb testing.TB, h Harness[In, Out]) {
 }
 
 // cuts is after how many batches a replay is tried.
-const cuts = 60
+const cuts = 40
 
 // provesReplay stops after some batch, as a crash does, and builds the state again
 // from a horizon of input. The proof has to be what it was, and so has the output
