@@ -35,7 +35,7 @@ const (
 	defaultBallast = 16 << 20
 	defaultCache   = 32 << 20
 	defaultTick    = time.Second
-	memTable       = 16 << 20
+	memTable       = 8 << 20 // five logs of that size may be there, to be used again
 )
 
 var (
