@@ -66,7 +66,7 @@ func (s source[T]) run(ctx context.Context, out kemi.Sink[T], all bool) error {
 	}
 	for wait := againMin; ; wait = min(2*wait, againMax) {
 		began := time.Now()
-		err := newMember(s, ctx, out, all).run()
+		err := newMember(ctx, s, out, all).run()
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -106,7 +106,7 @@ type member[T any] struct {
 	last       map[int32]int64 // All: what we have committed
 }
 
-func newMember[T any](s source[T], ctx context.Context, out kemi.Sink[T], all bool) *member[T] {
+func newMember[T any](ctx context.Context, s source[T], out kemi.Sink[T], all bool) *member[T] {
 	m := &member[T]{source: s, all: all, reader: s.name, out: out, lanes: map[int32]*lane[T]{}, had: time.Now()}
 	if all {
 		m.reader += ".all"
