@@ -52,6 +52,10 @@ func (r *Rules) clock(now millis) millis {
 // lookAway begins a hole that ends now.
 func (r *Rules) lookAway(from, now millis) {
 	r.gaps++
+	// What came between the last tick and the gap tells nothing of the gap.
+	if r.store.low.Load() < now-r.conf.MaxDelay.Milliseconds() {
+		r.store.low.Store(math.MaxInt64)
+	}
 	back := r.conf.Lookback.Milliseconds()
 	r.blind = hole{from, now, now + back}
 	r.moved = now + max(0, back-r.conf.MaxDelay.Milliseconds())

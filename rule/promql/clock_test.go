@@ -299,3 +299,37 @@ func TestReplayIsLiveWithAnyClock(t *testing.T) {
 		}
 	}
 }
+
+// TestWhatCameAfterTheLastTickTellsNothingOfASleep: between a tick and the next metrics
+// come; when the next fails to come they are still of the time before the sleep. What
+// comes after it, before the next tick, must not make all between look silent.
+func TestWhatCameAfterTheLastTickTellsNothingOfASleep(t *testing.T) {
+	for _, sleep := range []time.Duration{20 * time.Second, 10 * time.Minute, time.Hour} {
+		for _, restart := range []bool{false, true} {
+			b := newBench(t, aliveAndWell, func(c *Config) { c.Lookback = 15 * time.Second })
+			kept := map[string][]byte{}
+			awake := func(d time.Duration) {
+				for end := b.now.Add(d); b.now.Before(end); b.now = b.now.Add(time.Second) {
+					b.tick()
+					m := gauge("cpu", 95, "host", "web1")
+					m.Time = b.now.Add(400 * time.Millisecond)
+					b.feed(m)
+				}
+			}
+			awake(2 * time.Minute)
+			b.keep(kept)
+			b.want("5 Hot firing web1")
+			if restart {
+				b.now = b.now.Add(-time.Second) // the last tick
+				b.restart(kept, time.Minute, every(time.Second, "cpu", between(0, time.Hour), "web1"), "")
+				m := gauge("cpu", 95, "host", "web1")
+				m.Time = b.now.Add(400 * time.Millisecond)
+				b.feed(m)
+				b.now = b.now.Add(time.Second)
+			}
+			b.now = b.now.Add(sleep)
+			awake(2 * time.Minute)
+			b.want()
+		}
+	}
+}
