@@ -17,6 +17,7 @@ func TestDiskRestart(t *testing.T) {
 	dir := "-bus=disk:" + t.TempDir()
 	p := o.start(dir)
 	o.until(p, 20*time.Second, "firing", func() bool { return len(o.people()) > 0 && len(o.loads()) > 3 })
+	o.settled(p, 0)
 	if last := o.end(p); !strings.Contains(last, "for the next start") {
 		t.Errorf("it ended with %q", last)
 	}
@@ -35,7 +36,8 @@ func (o *outside) recovers(p *program) {
 	o.Helper()
 	o.values.Set(map[string]agent.Value{users: agent.Gauge32(1)})
 	o.until(p, 20*time.Second, "resolved", func() bool { return strings.HasPrefix(o.people()[len(o.people())-1], "resolved") })
-	o.silent(p, 0)
+	o.silence()
+	o.settled(p, 0)
 	o.rightly(p, 0)
 	o.toldOnce()
 }
@@ -58,7 +60,8 @@ func TestDiskKill(t *testing.T) {
 	o.values.Set(map[string]agent.Value{users: agent.Gauge32(1)})
 	p := o.startProcess(dir)
 	o.until(p, 20*time.Second, "resolved", func() bool { return strings.HasPrefix(o.people()[len(o.people())-1], "resolved") })
-	o.silent(p, kills)
+	o.silence()
+	o.settled(p, kills)
 	o.rightly(p, kills)
 	o.toldOnce()
 	o.end(p)
@@ -75,13 +78,14 @@ func TestDiskSomeRolesLater(t *testing.T) {
 	dir := "-bus=disk:" + t.TempDir()
 	p := o.start(dir, "-role=producer,poller")
 	o.until(p, 20*time.Second, "five polls", p.says(`poller +[5-9] records`))
+	o.silence()
 	o.end(p)
 	p = o.start(dir, "-role=producer")
 	o.until(p, 20*time.Second, "three jobs", p.says(`producer +[3-9] records`))
 	o.end(p)
 	time.Sleep(time.Second) // until the newest job is too old
 	p = o.start(dir, "-role=poller,handler,forwarder,calculator,alert")
-	o.until(p, 20*time.Second, "the rest", func() bool { return len(o.loads()) == o.polls() && len(o.people()) > 0 })
+	o.until(p, 20*time.Second, "the rest", func() bool { return len(o.loads())+o.late() >= o.polls() && len(o.people()) > 0 })
 	o.until(p, 5*time.Second, "old jobs dropped", p.says(`too old and dropped [3-9]`))
 	o.end(p)
 	o.rightly(p, 0)

@@ -22,6 +22,7 @@ func TestKafkaTwoProcesses(t *testing.T) {
 	from := o.startProcess(bus, "-role=producer,poller,calculator,alert")
 	to := o.startProcess(bus, "-role=calculator,forwarder,alert,handler")
 	o.until(to, 30*time.Second, "firing", func() bool { return len(o.people()) > 0 && len(o.loads()) > 3 })
+	o.settled(to, 0)
 	before := len(o.loads())
 	o.end(to)
 	to = o.startProcess(bus, "-role=calculator,forwarder,alert,handler")
