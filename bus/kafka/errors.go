@@ -38,7 +38,7 @@ func (e *said) Unwrap() []error { return []error{e.kind, e.cause} }
 func (c *Cluster) explain(err error, topic string) error {
 	var (
 		unknownCA *tls.CertificateVerificationError
-		alert     tls.AlertError
+		remote    *net.OpError
 		plain     tls.RecordHeaderError
 		host      x509.HostnameError
 		first     *kgo.ErrFirstReadEOF
@@ -70,7 +70,7 @@ func (c *Cluster) explain(err error, topic string) error {
 		return say(ErrTLS, "%v: the broker's certificate is not to be trusted: look at RootCAs and ServerName of Config.TLS", ErrTLS)
 	case errors.As(err, &plain):
 		return say(ErrTLS, "%v: what answers there speaks no TLS: look at the port, or take Config.TLS away", ErrTLS)
-	case errors.As(err, &alert):
+	case errors.As(err, &remote) && remote.Op == "remote error": // an alert; its type has no name
 		return say(ErrTLS, "%v: the broker does not take our certificate: look at Certificates of Config.TLS", ErrTLS)
 	case errors.As(err, &first):
 		return say(ErrUnreached, "%v: it hangs up at once: a listener with TLS or SASL does that where Config.TLS or Config.SASL is missing", ErrUnreached)

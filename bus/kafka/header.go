@@ -20,13 +20,15 @@ const (
 	metadataMax = 4096 // bytes of metadata that a broker takes with a commit (offset.metadata.max.bytes)
 )
 
-// entryOf reads a record.
-func entryOf(r *kgo.Record) recovery.Entry {
+// entryOf reads a record. known is a codec that is likely.
+func entryOf(r *kgo.Record, known string) recovery.Entry {
 	e := recovery.Entry{Offset: r.Offset, Time: r.Timestamp, Value: r.Value}
 	for i := range r.Headers {
 		switch h := &r.Headers[i]; h.Key {
 		case headerCodec:
-			e.Codec = string(h.Value)
+			if e.Codec = known; string(h.Value) != known {
+				e.Codec = string(h.Value)
+			}
 		case headerOrigin:
 			// One that is none is not ours: such a record is taken as often as it comes.
 			e.Stamp, _ = origin.Parse(string(h.Value))

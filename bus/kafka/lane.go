@@ -119,6 +119,7 @@ func (l *lane[T]) feed() error {
 		due = timer.C
 	}
 	var entries []recovery.Entry
+	known := l.topic.config.Codecs.Write.Name()
 	for {
 		records := l.take()
 		if len(records) == 0 {
@@ -133,7 +134,7 @@ func (l *lane[T]) feed() error {
 		}
 		entries = entries[:0]
 		for _, r := range records {
-			entries = append(entries, entryOf(r))
+			entries = append(entries, entryOf(r, known))
 		}
 		next := records[len(records)-1].Offset + 1
 		if err := l.rec.Feed(l.ctx, entries, next); err != nil {

@@ -111,6 +111,11 @@ func newMember[T any](ctx context.Context, s source[T], out kemi.Sink[T], all bo
 	if all {
 		m.reader += ".all"
 	}
+	if s.topic.id != [16]byte{} {
+		// What comes of a topic that was made again is not what came of the one before, and
+		// must not be taken for it by those who remember.
+		m.reader += fmt.Sprintf(".%x", s.topic.id[:4])
+	}
 	m.ctx, m.cancel = context.WithCancelCause(ctx)
 	return m
 }
@@ -249,6 +254,18 @@ func (m *member[T]) trouble(p int32, err error) {
 		return
 	}
 	err = m.topic.c.explain(err, m.topic.name)
+	if errors.Is(err, ErrRecreated) {
+		// So a broker says of a topic that is gone, too, and of one it has not heard of yet.
+		ctx, cancel := context.WithTimeout(m.ctx, 5*time.Second)
+		d, missing := m.topic.c.describe(ctx, m.topic.name)
+		cancel()
+		switch {
+		case missing != nil:
+			err = missing
+		case d.ID == kadm.TopicID(m.topic.id):
+			err = fmt.Errorf("a broker has not heard of the topic: %v", err) //nolint:errorlint // it is not that
+		}
+	}
 	m.seen.fail(err)
 	if final(err) {
 		m.cancel(err)

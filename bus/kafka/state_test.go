@@ -135,7 +135,7 @@ func FuzzEntry(f *testing.F) {
 		if tick != "" {
 			h = append(h, kgo.RecordHeader{Key: headerTick, Value: []byte(tick)})
 		}
-		e := entryOf(&kgo.Record{Value: value, Headers: h})
+		e := entryOf(&kgo.Record{Value: value, Headers: h}, "json/1")
 		switch {
 		case e.Tick && len(value) > 0:
 			t.Error("a record with a value is no tick")

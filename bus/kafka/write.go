@@ -151,13 +151,13 @@ func (w *write[T]) acknowledged(_ *kgo.Record, err error) {
 
 // release makes w free to be used again.
 func (w *write[T]) release() {
-	const most = 1 << 20
+	const most = 8 << 20
 	clear(w.records)
 	clear(w.headers)
 	clear(w.refused)
 	clear(w.after)
 	w.records, w.headers, w.refused, w.bytes = w.records[:0], w.headers[:0], w.refused[:0], 0
-	if w.buf = w.buf[:0]; cap(w.buf) <= 4*most {
+	if w.buf = w.buf[:0]; cap(w.buf) <= most {
 		w.topic.writes.Put(w)
 	}
 }
@@ -186,7 +186,7 @@ func (w *write[T]) fill(batch []T, from *origin.Batch) {
 func (w *write[T]) segment(batch []T, at int, stamp origin.Stamp) {
 	for _, part := range w.split.Split(batch) {
 		p := int32(bus.PartitionOf(part.Key, w.topic.partitions))
-		w.chunk(part, 0, len(part.Records), at, p, []byte(part.Key), stamp)
+		w.chunk(part, 0, len(part.Records), at, p, w.text(func(dst []byte) []byte { return append(dst, part.Key...) }), stamp)
 		stamp.Ordinal += uint32(len(part.Records))
 	}
 }

@@ -120,7 +120,8 @@ func TestKafkaLogin(t *testing.T) {
 	}
 }
 
-// TestKafkaTopicGoes: a topic is deleted, or made again, under a reader.
+// TestKafkaTopicGoes: a topic is deleted under a reader, or deleted and made again
+// before it starts.
 func TestKafkaTopicGoes(t *testing.T) {
 	k := startKafka(t, kafkaOptions{})
 	for _, again := range []bool{false, true} {
@@ -132,20 +133,26 @@ func TestKafkaTopicGoes(t *testing.T) {
 		if err := topic.Write(t.Context(), []kemi.Job{{Resource: "a"}}); err != nil {
 			t.Fatal(err)
 		}
+		remove := func() {
+			if _, err := kadm.NewClient(k.Client()).DeleteTopic(t.Context(), name); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want := kafkabus.ErrNoTopic
+		if again {
+			want = kafkabus.ErrRecreated
+			remove()
+			time.Sleep(time.Second) // the name is free some time after the answer
+			k.CreateTopic(name, 2)
+		}
 		came := make(chan bool, 100)
 		done := make(chan error, 1)
 		go func() {
 			done <- topic.Group("g").Run(t.Context(), kemi.SinkFunc[kemi.Job](func(context.Context, []kemi.Job) error { came <- true; return nil }))
 		}()
-		<-came
-		if _, err := kadm.NewClient(k.Client()).DeleteTopic(t.Context(), name); err != nil {
-			t.Fatal(err)
-		}
-		want := kafkabus.ErrNoTopic
-		if again {
-			want = kafkabus.ErrRecreated
-			time.Sleep(time.Second) // the name is free some time after the answer
-			k.CreateTopic(name, 2)
+		if !again {
+			<-came
+			remove()
 		}
 		select {
 		case err := <-done:
