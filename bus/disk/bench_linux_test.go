@@ -355,3 +355,77 @@ func cpu() time.Duration {
 	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u)
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
+
+// BenchmarkReplay feeds state with what is on the disk, muted, as after a restart: polls
+// of 50 readings in the codec that metrics have by themselves. 12.5 million readings are
+// what 50,000 hosts give in 5 minutes.
+func BenchmarkReplay(b *testing.B) {
+	db := benchDB(b)
+	t, err := NewTopic(db, "t", TopicConfig[kemi.Metric]{Partitions: 8})
+	if err != nil {
+		b.Fatal(err)
+	}
+	const hosts, names = 1000, 50
+	var labels [hosts]kemi.Labels
+	for h := range labels {
+		labels[h] = kemi.LabelsOf("host", fmt.Sprint("web", h), "dc", "one", "rack", fmt.Sprint("r", h%40), "os", "linux")
+	}
+	var all sync.WaitGroup
+	var n atomic.Int64
+	for range writers {
+		all.Go(func() {
+			for i := n.Add(1); i <= int64(b.N); i = n.Add(1) {
+				batch := make([]kemi.Metric, names)
+				for k := range batch {
+					batch[k] = kemi.Counter("metric_"+fmt.Sprint(k), labels[i%hosts], newYear.Add(time.Duration(i/hosts)*time.Minute), uint64(i*int64(k)))
+				}
+				if err := t.Write(context.Background(), batch); err != nil {
+					b.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	run := func(stop func(r ReaderStats) bool) {
+		ctx, cancel := context.WithCancel(context.Background())
+		p := kemi.Pipeline{Flows: []*kemi.Flow{kemi.Pipe("f", t.Group("g"), kemi.Transform[kemi.Metric, kemi.Metric](&latest{}),
+			kemi.Sink[kemi.Metric](kemi.SinkFunc[kemi.Metric](func(context.Context, []kemi.Metric) error { return nil })))}}
+		ended := make(chan error)
+		go func() { ended <- p.Run(ctx) }()
+		for r := t.Stats().Readers; len(r) == 0 || !stop(r[0]); r = t.Stats().Readers {
+			time.Sleep(time.Millisecond)
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			b.Fatal(err)
+		}
+	}
+	run(func(r ReaderStats) bool { return r.Running > 0 && r.Lag == 0 })
+	before := cpu()
+	b.ResetTimer()
+	run(func(r ReaderStats) bool { return r.Replayed >= uint64(b.N)*names })
+	b.StopTimer()
+	used := cpu() - before
+	b.ReportMetric(used.Seconds()/float64(b.N*names)*12.5e6, "core-s/12.5M")
+	b.ReportMetric(float64(b.N*names)/b.Elapsed().Seconds(), "readings/s")
+}
+
+// latest keeps the last reading of each series.
+type latest struct{ of map[series]kemi.Metric }
+
+type series struct {
+	name   string
+	labels kemi.Labels
+}
+
+func (*latest) Fork() kemi.Transform[kemi.Metric, kemi.Metric] {
+	return &latest{map[series]kemi.Metric{}}
+}
+func (*latest) Horizon() time.Duration { return time.Hour }
+
+func (l *latest) Apply(_ context.Context, dst, src []kemi.Metric) ([]kemi.Metric, error) {
+	for _, m := range src {
+		l.of[series{m.Name, m.Labels}] = m
+	}
+	return dst, nil
+}

@@ -18,7 +18,7 @@ import (
 	"github.com/kemi-go/kemi"
 )
 
-var bitflips = flag.Int("disk.bitflips", faults(60, 1000), "bits that are flipped")
+var bitflips = flag.Int("disk.bitflips", faults(40, 1000), "bits that are flipped")
 
 // library is a directory to be damaged, with what is in it.
 type library struct {

@@ -85,7 +85,7 @@ func check(fs vfs.FS, dir string) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer lock.Close()
+	defer func() { _ = lock.Close() }()
 	s := newSalvage(fs, dir)
 	if err := checkFormat(readOnly{fs}, dir); err != nil {
 		if !errors.Is(err, ErrDamaged) {
@@ -359,7 +359,7 @@ func readSmall(key, value []byte) error {
 		}
 		return unsealInts(key, value, &a)
 	case kindMark:
-		if _, _, _, ok = parseMarkKey(key); !ok {
+		if _, _, ok = parseMarkKey(key); !ok {
 			return errValue
 		}
 		return unsealInts(key, value, &a)
@@ -367,7 +367,7 @@ func readSmall(key, value []byte) error {
 		_, _, _, err := readPosition(key, value)
 		return err
 	case kindKept:
-		if _, _, _, _, ok = parseReaderKey(key); !ok {
+		if _, _, _, ok = parseReaderKey(key); !ok {
 			return errValue
 		}
 		_, err := unseal(key, value)
@@ -386,10 +386,10 @@ func describe(key []byte) string {
 	case kindHole:
 		return "a hole that a repair had left"
 	case kindMark:
-		_, _, reader, _ := parseMarkKey(key)
+		_, reader, _ := parseMarkKey(key)
 		return fmt.Sprintf("how far the output of %q has come", reader)
 	case kindPosition, kindKept:
-		_, r, p, _, _ := parseReaderKey(key)
+		r, p, _, _ := parseReaderKey(key)
 		return fmt.Sprintf("the position of %q in partition %d, or what is kept with it", r.name, p)
 	}
 	return fmt.Sprintf("the key %.50q", key)
@@ -575,14 +575,14 @@ func (s *salvage) table(name, path string, records bool, visit func(v version, k
 		tell(err)
 		return
 	}
-	defer r.Close()
+	defer func() { _ = r.Close() }()
 	// go through from a key on, until the end or damage.
 	from := func(start []byte) (last []byte, first []byte, err error) {
 		it, err := r.NewIter(sstable.NoTransforms, start, upper, sstable.AssertNoBlobHandles)
 		if err != nil {
 			return nil, nil, err
 		}
-		defer it.Close()
+		defer func() { _ = it.Close() }()
 		for kv := it.SeekGE(start, 0); kv != nil; kv = it.Next() {
 			value, _, err := kv.Value(nil)
 			if err != nil {
@@ -612,7 +612,7 @@ func (s *salvage) table(name, path string, records bool, visit func(v version, k
 			if err != nil {
 				return false
 			}
-			defer it.Close()
+			defer func() { _ = it.Close() }()
 			return it.SeekGE(k, 0) != nil || it.Error() == nil
 		}); start == nil {
 			return
@@ -694,7 +694,7 @@ func (s *salvage) wal(name, path string, number uint64, tell bool, visit func(v 
 		s.damage("%s: %v", name, err)
 		return
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	info, err := f.Stat()
 	if err != nil {
 		s.damage("%s: %v", name, err)

@@ -143,7 +143,7 @@ func (c *committer) commit(group []*request, idle bool) {
 	now := max(c.clock.Load(), c.hooks.now().UnixNano())
 	c.watchClock(now)
 	b := c.engine.NewBatch()
-	defer b.Close()
+	defer func() { _ = b.Close() }()
 	c.held = c.held[:0]
 	appended, asked := false, false
 	for _, r := range group {

@@ -265,7 +265,8 @@ func openError(dir string, err error) error {
 	switch text := err.Error(); {
 	case strings.Contains(text, "unknown format major version"):
 		return newer(dir, err)
-	case pebble.IsCorruptionError(err), errors.Is(err, pebble.ErrCorruption), strings.Contains(text, "corrupt"):
+	case pebble.IsCorruptionError(err), strings.Contains(text, "corrupt"),
+		strings.Contains(text, "from file"): // a setting that is always the same here
 		return damaged(dir, err)
 	}
 	return fmt.Errorf("disk: %s cannot be opened: %w", dir, err)
@@ -314,7 +315,7 @@ func readFile(fs vfs.FS, path string, most int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	return io.ReadAll(io.LimitReader(f, most))
 }
 
@@ -414,12 +415,12 @@ func (d *DB) load() error {
 	if err != nil {
 		return openError(d.Dir, err)
 	}
-	defer it.Close()
+	defer func() { _ = it.Close() }()
 	for it.First(); it.Valid(); it.Next() {
 		name := string(it.Key()[1:])
 		var version, id, n uint64
 		if err := unsealInts(it.Key(), it.Value(), &version, &id, &n); err != nil || version != 1 || n == 0 || n > partitionMax || id == 0 || id > math.MaxUint32 {
-			return damaged(d.Dir, fmt.Errorf("what is kept about topic %q cannot be read: %v", name, err))
+			return damaged(d.Dir, fmt.Errorf("what is kept about topic %q cannot be read: %w", name, cmp.Or(err, errValue)))
 		}
 		t := newTopic(d, name, uint32(id), int(n))
 		if err := t.load(); err != nil {
@@ -444,7 +445,7 @@ func (d *DB) Close() error {
 		err := d.engine.Flush()
 		d.noteEnds()
 		err = errors.Join(err, d.engine.Close())
-		d.enc.Close()
+		_ = d.enc.Close()
 		d.dec.Close()
 		err = errors.Join(err, d.lock.Close())
 		if err != nil {
@@ -500,10 +501,10 @@ func (t *topic) load() error {
 		t.db.clock.Store(max(t.db.clock.Load(), p.time))
 	}
 	err := t.db.scan(markKey(t.id, 0, "")[:5], func(k, v []byte) error {
-		_, from, reader, ok := parseMarkKey(k)
+		from, reader, ok := parseMarkKey(k)
 		var seq uint64
 		if err := unsealInts(k, v, &seq); err != nil || !ok {
-			return damaged(t.db.Dir, fmt.Errorf("topic %q: what is kept of the reader %.100q cannot be read: %v", t.name, reader, err))
+			return damaged(t.db.Dir, fmt.Errorf("topic %q: what is kept of the reader %.100q cannot be read: %w", t.name, reader, cmp.Or(err, errValue)))
 		}
 		t.marks[origin.Source{Reader: reader, Partition: from}] = origin.Seq(seq)
 		return nil
@@ -520,7 +521,7 @@ func (d *DB) scan(prefix []byte, do func(k, v []byte) error) error {
 	if err != nil {
 		return openError(d.Dir, err)
 	}
-	defer it.Close()
+	defer func() { _ = it.Close() }()
 	for it.First(); it.Valid(); it.Next() {
 		v, err := it.ValueAndErr()
 		if err != nil {
@@ -545,7 +546,7 @@ func (d *DB) get(key []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer c.Close()
+	defer func() { _ = c.Close() }()
 	return slices.Clone(v), nil
 }
 
@@ -601,7 +602,7 @@ func (p *part) load() error {
 	if err != nil {
 		return err
 	}
-	defer it.Close()
+	defer func() { _ = it.Close() }()
 	if it.First() {
 		// One that is damaged is for the reader to tell of; this is about how many bytes
 		// there are.

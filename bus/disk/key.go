@@ -84,17 +84,17 @@ func readerKey(kind byte, topic uint32, r readerName) []byte {
 	return append(k, r.name...)
 }
 
-func parseReaderKey(k []byte) (topic uint32, r readerName, partition int32, rest []byte, ok bool) {
+func parseReaderKey(k []byte) (r readerName, partition int32, rest []byte, ok bool) {
 	if len(k) < 8 || k[5] != 'a' && k[5] != 'g' {
-		return 0, r, 0, nil, false
+		return r, 0, nil, false
 	}
 	n := int(binary.BigEndian.Uint16(k[6:]))
 	if n > nameMax || len(k) < 8+n+2 {
-		return 0, r, 0, nil, false
+		return r, 0, nil, false
 	}
 	r = readerName{string(k[8 : 8+n]), k[5] == 'a'}
-	k, topic = k[8+n:], binary.BigEndian.Uint32(k[1:])
-	return topic, r, int32(binary.BigEndian.Uint16(k)), k[2:], true
+	k = k[8+n:]
+	return r, int32(binary.BigEndian.Uint16(k)), k[2:], true
 }
 
 func readerPartKey(kind byte, topic uint32, r readerName, partition int32) []byte {
@@ -107,11 +107,11 @@ func markKey(topic uint32, partition int32, reader string) []byte {
 	return append(k, reader...)
 }
 
-func parseMarkKey(k []byte) (topic uint32, partition int32, reader string, ok bool) {
+func parseMarkKey(k []byte) (partition int32, reader string, ok bool) {
 	if len(k) <= 9 || int32(binary.BigEndian.Uint32(k[5:])) < 0 {
-		return 0, 0, "", false
+		return 0, "", false
 	}
-	return binary.BigEndian.Uint32(k[1:]), int32(binary.BigEndian.Uint32(k[5:])), string(k[9:]), true
+	return int32(binary.BigEndian.Uint32(k[5:])), string(k[9:]), true
 }
 
 // after is the first key behind all that begin with k, whose last byte is not 255 for
@@ -202,7 +202,7 @@ const (
 	flagZstd
 
 	codecMax = 255
-	rawMax   = 1 << 30 // bytes of a record, as a limit to what is believed
+	rawMax   = recordMax
 )
 
 // appendBody appends the body of a record. data is compressed already if it is to be.

@@ -133,13 +133,12 @@ func (s source[T]) open(ctx context.Context, l *lane, out kemi.Sink[T]) func() {
 // laneReader reads a partition into a lane.
 type laneReader[T any] struct {
 	*lane
-	rec    *recovery.Lane[T]
-	db     *DB
-	ticks  bool
-	buf    []byte
-	codec  string
-	got    []recovery.Entry
-	expect int64
+	rec   *recovery.Lane[T]
+	db    *DB
+	ticks bool
+	buf   []byte
+	codec string
+	got   []recovery.Entry
 }
 
 // run reads until ctx is done, which it returns an error for, or something is wrong
@@ -251,7 +250,7 @@ func (r *laneReader[T]) read(from int64) (next int64, err error) {
 	if err != nil {
 		return 0, r.damage(from, end, err)
 	}
-	defer it.Close()
+	defer func() { _ = it.Close() }()
 	next = from
 	for ok := it.First(); ok && len(r.buf) < readMax && len(r.got) < readEntries; ok = it.Next() {
 		_, _, offset, _ := parseOffsetKey(it.Key())
@@ -345,7 +344,7 @@ func (d *DB) hole(topic uint32, part int32, offset int64) (end int64, err error)
 	if err != nil {
 		return 0, err
 	}
-	defer it.Close()
+	defer func() { _ = it.Close() }()
 	if it.Last() {
 		var to uint64
 		if err := unsealInts(it.Key(), it.Value(), &to); err != nil {

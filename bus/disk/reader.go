@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -90,7 +91,7 @@ func (t *topic) loadReaders() error {
 	return t.db.scan(partKey(kindPosition, t.id, 0)[:5], func(k, v []byte) error {
 		pos, name, p, err := readPosition(k, v)
 		if err != nil || int(p) >= len(t.parts) {
-			return damaged(t.db.Dir, fmt.Errorf("topic %q: the position of %.100q in partition %d cannot be read: %v", t.name, name.name, p, err))
+			return damaged(t.db.Dir, fmt.Errorf("topic %q: the position of %.100q in partition %d cannot be read: %w", t.name, name.name, p, cmp.Or(err, errValue)))
 		}
 		t.reader(name).next[p] = pos.Next
 		return nil
@@ -98,7 +99,7 @@ func (t *topic) loadReaders() error {
 }
 
 func readPosition(k, sealed []byte) (pos recovery.Position, name readerName, part int32, err error) {
-	_, name, part, rest, ok := parseReaderKey(k)
+	name, part, rest, ok := parseReaderKey(k)
 	if !ok || len(rest) > 0 {
 		return pos, name, part, errors.New("the key is not that of a position")
 	}

@@ -51,7 +51,7 @@ func repair(fs vfs.FS, dir string, now time.Time) (*Report, error) {
 			return nil, err
 		}
 	}
-	defer lock.Close()
+	defer func() { _ = lock.Close() }()
 	var report *Report
 	if interrupted {
 		report = &Report{}
@@ -189,5 +189,8 @@ func checkRepair(fs vfs.FS, dir string) error {
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
-	return damaged(dir, fmt.Errorf("a repair was cut off (%q, %v): call disk.Repair again, which goes on", bytes.TrimSpace(text), err))
+	if err != nil {
+		return fmt.Errorf("disk: %w", err)
+	}
+	return damaged(dir, fmt.Errorf("a repair was cut off (%q): call disk.Repair again, which goes on", bytes.TrimSpace(text)))
 }

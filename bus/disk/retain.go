@@ -80,7 +80,7 @@ func (p *part) since(at int64) (cut, error) {
 	if err != nil {
 		return none, err
 	}
-	defer it.Close()
+	defer func() { _ = it.Close() }()
 	if last < at {
 		return none, nil
 	}

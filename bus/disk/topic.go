@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -25,6 +26,7 @@ const (
 	compressFrom      = 64      // bytes; less is not worth it
 	poolMax           = 4 << 20 // bytes of a buffer that is kept for the next Write
 	fullAgain         = 2 * time.Second
+	decoderSlack      = 64 // bytes that the decoder wants behind what it decodes
 )
 
 // TopicConfig describes a topic. The zero value is usable for a type that is
@@ -266,17 +268,23 @@ func (w *writer[T]) encodePart(p *part, records []T, index func(int) int) {
 	w.places = append(w.places, [2]int{from, len(w.buf)})
 }
 
-// unpack returns the encoding of a record, which may lie in dst.
+// unpack appends the encoding of a record to dst.
 func unpack(dec *zstd.Decoder, dst []byte, s *stored) ([]byte, error) {
 	if !s.zstd {
 		return append(dst, s.data...), nil
 	}
-	before := len(dst)
-	dst, err := dec.DecodeAll(s.data, dst)
-	if err == nil && len(dst)-before != s.raw {
-		err = errValue
+	// The decoder would copy dst each time it grows it.
+	dst = slices.Grow(dst, min(s.raw, defaultMaxRecord)+decoderSlack)
+	raw, err := dec.DecodeAll(s.data, dst[len(dst):])
+	switch {
+	case err != nil:
+		return dst, err
+	case len(raw) != s.raw:
+		return dst, errValue
+	case len(raw) <= cap(dst)-len(dst): // it is there already
+		return dst[:len(dst)+len(raw)], nil
 	}
-	return dst, err
+	return append(dst, raw...), nil
 }
 
 // Group returns a source that shares the topic with the others of that name.
