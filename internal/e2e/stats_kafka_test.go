@@ -27,7 +27,7 @@ import (
 	"github.com/kemi-go/kemi"
 	"github.com/kemi-go/kemi/bus/codec"
 	"github.com/kemi-go/kemi/bus/codec/jsonl"
-	buskafka "github.com/kemi-go/kemi/bus/kafka"
+	kafkabus "github.com/kemi-go/kemi/bus/kafka"
 	"github.com/kemi-go/kemi/rule/promql"
 	"github.com/kemi-go/kemi/sink"
 	"github.com/kemi-go/kemi/sink/opentsdb"
@@ -119,19 +119,19 @@ func TestStatsOverKafkaIntoOpenTSDB(t *testing.T) {
 	formulas, err3 := derive.New(derive.Config{Formulas: derive.Linux()})
 	rules, err4 := promql.New(promql.Config{Files: []string{"r.yml"}, FS: fstest.MapFS{"r.yml": {Data: []byte(takingTurns)}}})
 	tsd, err5 := opentsdb.New(opentsdb.Config{URL: server.URL, SyncTimeout: 2 * time.Second, Timeout: 3 * time.Second})
-	c, err6 := buskafka.Open(buskafka.Config{Brokers: k.Brokers()})
+	c, err6 := kafkabus.Open(kafkabus.Config{Brokers: k.Brokers()})
 	if err := errors.Join(err1, err2, err3, err4, err5, err6); err != nil {
 		t.Fatal(err)
 	}
 	defer tsd.Close()
 	defer c.Close()
 	const partitions = 4
-	jobs := kafkaTopic(t, c, "jobs", buskafka.TopicConfig[kemi.Job]{Partitions: partitions})
-	raw := kafkaTopic(t, c, "raw", buskafka.TopicConfig[kemi.Metric]{Partitions: partitions})
-	metrics := kafkaTopic(t, c, "metrics", buskafka.TopicConfig[kemi.Metric]{
+	jobs := kafkaTopic(t, c, "jobs", kafkabus.TopicConfig[kemi.Job]{Partitions: partitions})
+	raw := kafkaTopic(t, c, "raw", kafkabus.TopicConfig[kemi.Metric]{Partitions: partitions})
+	metrics := kafkaTopic(t, c, "metrics", kafkabus.TopicConfig[kemi.Metric]{
 		Partitions: partitions, Codecs: codec.For[kemi.Metric]().Writing(jsonl.Codec[kemi.Metric]()),
 	})
-	alerts := kafkaTopic(t, c, "alerts", buskafka.TopicConfig[kemi.Alert]{Partitions: partitions})
+	alerts := kafkaTopic(t, c, "alerts", kafkabus.TopicConfig[kemi.Alert]{Partitions: partitions})
 
 	served, made, people, dead := &tally{}, &tally{}, &told{}, &letters{}
 	quitting, quit := context.WithCancel(t.Context())
