@@ -168,7 +168,7 @@ func TestHostileFilesAreRefused(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %.300v", want, err)
 		}
-		if took := time.Since(begin); took > 15*time.Second {
+		if took := time.Since(begin); took > 2*time.Minute {
 			t.Errorf("%s: it took %v", want, took)
 		}
 	}
