@@ -451,3 +451,32 @@ func TestWhatRetentionHasTakenIsCounted(t *testing.T) {
 		t.Errorf("%d counted as lost, want 5", n)
 	}
 }
+
+// TestRetentionThatIsTooShortIsTold: a reader that looks back further than half of what
+// the topic keeps cannot be built again after an outage.
+func TestRetentionThatIsTooShortIsTold(t *testing.T) {
+	for _, keep := range []time.Duration{time.Second, time.Hour} {
+		config := quick(t, fake(t))
+		core, logs := observer.New(zap.WarnLevel)
+		config.Logger = zap.New(core)
+		topic, err := NewTopic(open(t, config), "in", TopicConfig[sample]{Partitions: 1, Retain: keep})
+		if err != nil {
+			t.Fatal(err)
+		}
+		put(t, topic, sample{Key: "a", Seq: 1})
+		came := make(chan bool, 100)
+		ctx, cancel := context.WithCancel(t.Context())
+		p := kemi.Pipeline{Flows: []*kemi.Flow{kemi.Pipe("pairs", topic.Group("g"), kemi.Transform[sample, sample](&pairs{}),
+			kemi.SinkFunc[sample](func(context.Context, []sample) error { came <- true; return nil }))}}
+		done := make(chan error, 1)
+		go func() { done <- p.Run(ctx) }()
+		<-came
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		if told := logs.FilterMessageSnippet("raise retention.ms to 6000").Len() == 1; told != (keep == time.Second) {
+			t.Errorf("of %v it was told %v: %v", keep, told, logs.All())
+		}
+	}
+}
