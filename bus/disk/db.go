@@ -331,7 +331,7 @@ func writeFile(fs vfs.FS, dir, name string, text []byte) (err error) {
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(text)
+	_, err = f.Write(slices.Clone(text)) // a file may make rubbish of it
 	if err == nil {
 		err = f.Sync()
 	}
