@@ -18,14 +18,14 @@ in roles, over a bus of your choice.
   poller       [jobs]      -> [raw]       polls by SNMP
   calculator   [raw]       -> [metrics]   makes rates of counters, and percentages
   forwarder    [metrics]   -> OpenTSDB    stores
-  alert        [metrics]   -> [alerts]    judges by PromQL rules; run one
+  alert        [metrics]   -> [alerts]    judges by PromQL rules; a second is a reserve
   handler      [alerts]    -> people      tells: by a line of JSON, and by a webhook
 
 The bus is where [jobs], [raw], [metrics] and [alerts] are kept between them:
 
   memory                  in this process, and gone with it
   disk:DIR                in a directory of this machine, for one process
-  kafka:HOST:PORT,...     on Kafka; each role may run in many processes, on many machines
+  kafka:HOST:PORT,...     on Kafka; roles run in many processes, on many machines
 
 On disk and on Kafka a restart, be it by kill -9, loses nothing that was accepted, and an
 alert that fires keeps firing and is not told again.
@@ -80,7 +80,7 @@ type options struct {
 func parseFlags(args []string, stderr io.Writer) (o options, err error) {
 	flags := flag.NewFlagSet("stats", flag.ContinueOnError)
 	flags.SetOutput(io.Discard) // an error is told once, by the caller
-	bus := flags.String("bus", "memory", "where records wait between the roles: memory, disk:`DIR` or kafka:HOST:PORT,...")
+	bus := flags.String("bus", "memory", "where records wait between the roles: a `bus` as above")
 	roles := flags.String("role", "all", "what to do here: all, or a `list` such as poller,calculator")
 	flags.StringVar(&o.config, "config", "", "read hosts, rules and servers from a YAML `file`")
 	flags.DurationVar(&o.status, "status", 10*time.Second, "say so often how each flow is doing; 0: never")

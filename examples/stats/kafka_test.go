@@ -8,9 +8,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 )
 
-// The roles in two processes, with two members that calculate, over a broker; one is
-// stopped and started again in the middle.
-func TestKafkaTwoProcesses(t *testing.T) {
+// The roles in three processes over a broker, with two members that calculate and two
+// that judge. One is killed in the middle, and another stopped and started again.
+func TestKafkaProcesses(t *testing.T) {
 	t.Parallel()
 	broker, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.BrokerConfigs(map[string]string{"group.initial.rebalance.delay.ms": "0"}))
 	if err != nil {
@@ -19,9 +19,13 @@ func TestKafkaTwoProcesses(t *testing.T) {
 	t.Cleanup(broker.Close)
 	o := newOutside(t, "kafka: {topic_prefix: test., partitions: 4, replication_factor: 1}\n")
 	bus := "-bus=kafka:" + strings.Join(broker.ListenAddrs(), ",")
-	from := o.startProcess(bus, "-role=producer,poller,calculator,alert")
+	from := o.startProcess(bus, "-role=producer,poller,calculator")
 	to := o.startProcess(bus, "-role=calculator,forwarder,alert,handler")
+	reserve := o.startProcess(bus, "-role=alert")
 	o.until(to, 30*time.Second, "firing", func() bool { return len(o.people()) > 0 && len(o.loads()) > 3 })
+	o.until(reserve, 30*time.Second, "firing there too", reserve.says(`alert .* firing 1`))
+	reserve.kill()
+	<-reserve.ended
 	o.settled(to, 0)
 	before := len(o.loads())
 	o.end(to)

@@ -7,6 +7,11 @@
 //	go run ./examples/stats -bus kafka:k1:9092,k2:9092 -role poller,calculator
 //	                                                     … on as many machines as it takes
 //
+// Each flow reads its topic by its own name and goes on where that name has stopped, so a
+// role that was killed, moved or added takes up the work where it lay: rates know the
+// poll before, and an alert that fires keeps firing and is not told again. See -h for the
+// config, and -diagram for the picture.
+//
 // In stats.go is the list of flows, in topics.go what a bus has to give, and in
 // memory.go, disk.go and kafka.go how each is opened: that is all that differs.
 package main

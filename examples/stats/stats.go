@@ -27,29 +27,26 @@ import (
 var shipped embed.FS
 
 // flows is the STATS pipeline: what each role does. A flow reads its topic by its own
-// name, and goes on where that name has stopped.
+// name, and goes on where that name has stopped. The webhook has a name of its own, so
+// that it holds up nobody when it is away.
 func (s *stats) flows(on *topics) []flow {
+	stragglersSoon := kemi.TickEvery(100 * time.Millisecond) // a late answer does not wait for the next job
 	return []flow{
-		{"producer", func() *kemi.Flow { return kemi.Connect("producer", s.jobs, on.jobs) }},
-		{"poller", func() *kemi.Flow {
-			return kemi.Pipe("poller", on.jobs.Group("poller"), s.poller, on.raw, stragglersSoon)
-		}},
-		{"calculator", func() *kemi.Flow { return kemi.Pipe("calculator", on.raw.Group("calculator"), s.rates, on.metrics) }},
-		{"forwarder", func() *kemi.Flow { return kemi.Connect("forwarder", on.metrics.Group("forwarder"), s.store) }},
-		{"alert", func() *kemi.Flow { return kemi.Pipe("alert", on.metrics.All("alert"), s.rules, on.alerts) }},
-		{"handler", func() *kemi.Flow { return kemi.Connect("handler", on.alerts.Group("handler"), s.log) }},
-		{"webhook", func() *kemi.Flow { return kemi.Connect("webhook", on.alerts.Group("webhook"), s.webhook) }},
+		{"producer", func(n string) *kemi.Flow { return kemi.Connect(n, s.jobs, on.jobs) }},
+		{"poller", func(n string) *kemi.Flow { return kemi.Pipe(n, on.jobs.Group(n), s.poller, on.raw, stragglersSoon) }},
+		{"calculator", func(n string) *kemi.Flow { return kemi.Pipe(n, on.raw.Group(n), s.rates, on.metrics) }},
+		{"forwarder", func(n string) *kemi.Flow { return kemi.Connect(n, on.metrics.Group(n), s.store) }},
+		{"alert", func(n string) *kemi.Flow { return kemi.Pipe(n, on.metrics.All(n), s.rules, on.alerts) }},
+		{"handler", func(n string) *kemi.Flow { return kemi.Connect(n, on.alerts.Group(n), s.log) }},
+		{"webhook", func(n string) *kemi.Flow { return kemi.Connect(n, on.alerts.Group(n), s.webhook) }},
 	}
 }
 
 // flow is made when its role is played here: its stages are there only then.
 type flow struct {
 	name string
-	make func() *kemi.Flow
+	make func(name string) *kemi.Flow
 }
-
-// stragglersSoon makes a poller look ten times a second for answers that were late.
-var stragglersSoon = kemi.TickEvery(100 * time.Millisecond)
 
 // stats is the pipeline of this process, its stages, and what it has opened.
 type stats struct {
@@ -139,7 +136,7 @@ func newStats(ctx context.Context, cfg *config, roles []string, on *topics, out 
 	}
 	for _, f := range s.flows(on) {
 		if slices.Contains(play, f.name) {
-			s.pipeline.Flows = append(s.pipeline.Flows, f.make())
+			s.pipeline.Flows = append(s.pipeline.Flows, f.make(f.name))
 		}
 	}
 	return s, nil
