@@ -23,6 +23,7 @@ import (
 // while a Write hands over its records, and lanes write again what has failed, be it
 // in other pieces, as lanes do. What a reader sees is each record once and in order.
 func TestAWriteThatIsRefusedInItsMiddleComesThroughOnce(t *testing.T) {
+	t.Parallel()
 	const writers, writes = 4, 30
 	seed := faults.Seed(t)
 	f := fake(t)

@@ -216,6 +216,7 @@ func TestARecordThatIsTooLargeIsNamed(t *testing.T) {
 
 // TestATopicDeletedOrMadeAgainEndsItsReaders, and says what to do.
 func TestATopicDeletedOrMadeAgainEndsItsReaders(t *testing.T) {
+	t.Parallel()
 	for _, again := range []bool{false, true} {
 		for _, all := range []bool{false, true} {
 			f := fake(t)

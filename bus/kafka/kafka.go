@@ -203,7 +203,7 @@ func Open(c Config) (*Cluster, error) {
 		kgo.WithHooks(&cl.watch),
 		kgo.DisableClientMetrics(),
 		kgo.RequestTimeoutOverhead(5 * time.Second),
-		kgo.MetadataMinAge(250 * time.Millisecond),
+		kgo.MetadataMinAge(100 * time.Millisecond),
 		kgo.RetryBackoffFn(backoff),
 	}
 	if c.TLS != nil {

@@ -55,6 +55,7 @@ func open(tb testing.TB, c Config) *Cluster {
 }
 
 func TestTopic(t *testing.T) {
+	t.Parallel()
 	bustest.Run(t, func(tb testing.TB) bustest.Bus {
 		f := fake(tb)
 		c := open(tb, quick(tb, f))

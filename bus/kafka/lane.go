@@ -40,6 +40,7 @@ type lane[T any] struct {
 	mu     sync.Mutex
 	queue  []*kgo.Record
 	bytes  int
+	most   int
 	next   int64 // after what has come
 	paused bool
 	heard  time.Time // when something came last
@@ -171,6 +172,7 @@ func (l *lane[T]) offer(fp *kgo.FetchTopicPartition, most int) {
 	defer l.mu.Unlock()
 	l.queue = append(l.queue, fp.Records...)
 	l.bytes += bytes
+	l.most = most
 	l.next = fp.Records[len(fp.Records)-1].Offset + 1
 	l.heard = now
 	if l.bytes > most && !l.paused {
@@ -215,7 +217,7 @@ func (l *lane[T]) resume(records []*kgo.Record) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.bytes = max(l.bytes-bytes, 0)
-	if l.paused && l.bytes == 0 {
+	if l.paused && l.bytes <= l.most/2 {
 		l.paused = false
 		l.client.ResumeFetchPartitions(map[string][]int32{l.topic.name: {l.p}})
 	}

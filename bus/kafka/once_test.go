@@ -309,6 +309,7 @@ func (fl *fleet) end(m *machine) {
 // answer with errors, and then compares out, as a reader of kemi sees it, with what in
 // says it should be.
 func TestOnceWhateverHappens(t *testing.T) {
+	t.Parallel()
 	kills, freezes := faults.Count(t, 500), faults.Count(t, 200)
 	seed := faults.Seed(t)
 	rnd := rand.New(rand.NewPCG(seed, 1))
