@@ -90,6 +90,8 @@ type DB struct {
 	ended   sync.WaitGroup
 	closing sync.Once
 	closed  error
+	gate    sync.RWMutex // held by those who read from the engine, but for load and tend
+	shut    bool         // under gate: the engine is closed
 
 	mu     sync.Mutex // of the next two; held while a topic is made
 	topics map[string]*topic
@@ -435,6 +437,16 @@ func (d *DB) load() error {
 	return nil
 }
 
+// enter lets the caller read from the engine until it calls the gate's RUnlock.
+func (d *DB) enter() error {
+	d.gate.RLock()
+	if d.shut {
+		d.gate.RUnlock()
+		return ErrClosed
+	}
+	return nil
+}
+
 // Close closes the DB. Sources that still run end with [ErrClosed], and so do Writes.
 func (d *DB) Close() error {
 	d.closing.Do(func() {
@@ -444,6 +456,9 @@ func (d *DB) Close() error {
 		// that have a checksum and not one at the end of the log.
 		err := d.engine.Flush()
 		d.noteEnds()
+		d.gate.Lock() // lanes may still be on their way out
+		defer d.gate.Unlock()
+		d.shut = true
 		err = errors.Join(err, d.engine.Close())
 		_ = d.enc.Close()
 		d.dec.Close()

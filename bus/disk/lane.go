@@ -77,10 +77,11 @@ func (s source[T]) Run(ctx context.Context, out kemi.Sink[T]) error {
 		case <-m.call:
 		case <-asked:
 			asked = nil
-			m.stop()
+			m.stop(closed)
 		case <-over:
 			over, closed = nil, true
 			cancel()
+			m.stop(true)
 		}
 	}
 }
@@ -116,7 +117,7 @@ func (s source[T]) open(ctx context.Context, l *lane, out kemi.Sink[T]) func() {
 		err := r.run(feed)
 		unhook()
 		close(ended)
-		damage := feed.Err() == nil
+		damage := feed.Err() == nil && !errors.Is(err, ErrClosed)
 		stop()
 		r.wantTicks(false)
 		if !damage {
@@ -145,6 +146,9 @@ type laneReader[T any] struct {
 // with the partition.
 func (r *laneReader[T]) run(ctx context.Context) error {
 	pos, kept, err := r.pool.reader.load(r.part)
+	if errors.Is(err, ErrClosed) {
+		return err
+	}
 	if err != nil {
 		return fmt.Errorf("%w: its position cannot be read: %w", ErrDamaged, err)
 	}
@@ -243,6 +247,10 @@ func (r *laneReader[T]) read(from int64) (next int64, err error) {
 	if from >= end {
 		return from, nil
 	}
+	if err := r.db.enter(); err != nil {
+		return 0, err
+	}
+	defer r.db.gate.RUnlock()
 	it, err := r.db.engine.NewIter(&pebble.IterOptions{
 		LowerBound: offsetKey(kindRecord, p.topic.id, p.number, from),
 		UpperBound: offsetKey(kindRecord, p.topic.id, p.number, end),

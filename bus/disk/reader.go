@@ -113,6 +113,10 @@ func readPosition(k, sealed []byte) (pos recovery.Position, name readerName, par
 // load returns the position of a partition and what is kept with it.
 func (r *reader) load(p *part) (*recovery.Position, []kemi.Kept, error) {
 	d := r.topic.db
+	if err := d.enter(); err != nil {
+		return nil, nil, err
+	}
+	defer d.gate.RUnlock()
 	key := readerPartKey(kindPosition, r.topic.id, r.name, p.number)
 	v, err := d.get(key)
 	if err != nil || v == nil {
@@ -182,12 +186,18 @@ func (p *pool) callMembers() {
 	}
 }
 
-// stop gives the partitions to the others.
-func (m *member) stop() {
+// stop gives the partitions to the others. Writes under way are finished, or with cut
+// cut off after a while.
+func (m *member) stop(cut bool) {
 	m.pool.reader.mu.Lock()
 	defer m.pool.reader.mu.Unlock()
 	m.stopping = true
 	m.pool.deal()
+	for _, l := range m.pool.lanes {
+		if cut && l != nil && l.member == m {
+			l.evict()
+		}
+	}
 }
 
 // mine makes lanes for the partitions that have become the member's, and tells those to
@@ -319,18 +329,11 @@ func (t *Topic[T]) Forget(name string) error {
 		}
 		r.dropped = true
 		r.mu.Unlock()
-		// Key by key: Repair knows nothing of removed ranges.
-		var keys [][]byte
-		for _, kind := range []byte{kindPosition, kindKept} {
-			err := t.db.scan(readerKey(kind, t.id, n), func(k, _ []byte) error {
-				keys = append(keys, slices.Clone(k))
-				return nil
-			})
-			if err != nil {
-				return err
-			}
+		keys, err := r.keys()
+		if err != nil {
+			return err
 		}
-		err := t.db.wait(&request{write: func(b *pebble.Batch) {
+		err = t.db.wait(&request{write: func(b *pebble.Batch) {
 			for _, k := range keys {
 				_ = b.Delete(k, nil)
 			}
@@ -343,6 +346,23 @@ func (t *Topic[T]) Forget(name string) error {
 		t.readersMu.Unlock()
 	}
 	return nil
+}
+
+// keys returns those of all that is kept of a reader. They are removed one by one, as
+// Repair knows nothing of removed ranges.
+func (r *reader) keys() (keys [][]byte, err error) {
+	d := r.topic.db
+	if err := d.enter(); err != nil {
+		return nil, err
+	}
+	defer d.gate.RUnlock()
+	for _, kind := range []byte{kindPosition, kindKept} {
+		err = errors.Join(err, d.scan(readerKey(kind, r.topic.id, r.name), func(k, _ []byte) error {
+			keys = append(keys, slices.Clone(k))
+			return nil
+		}))
+	}
+	return keys, err
 }
 
 // warnSlow tells of readers that are about to lose what they have not read. before is

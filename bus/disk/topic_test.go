@@ -455,3 +455,42 @@ func topicWith(db *DB, c codec.Set[reading]) error {
 	_, err := NewTopic(db, "t", TopicConfig[reading]{Codecs: c})
 	return err
 }
+
+// Close does not wait for flows that nobody has stopped, and they find out.
+func TestCloseUnderLoad(t *testing.T) {
+	for range 20 {
+		w := newWorld(t, vfs.NewMem(), "data", 1)
+		w.pause = 10
+		if err := w.open(); err != nil {
+			t.Fatal(err)
+		}
+		stuck := make(chan struct{})
+		hung := make(chan error, 1)
+		go func() {
+			hung <- w.a.Group("hung").Run(context.Background(), kemi.SinkFunc[reading](func(ctx context.Context, _ []reading) error {
+				select {
+				case stuck <- struct{}{}:
+				default:
+				}
+				<-ctx.Done()
+				return ctx.Err()
+			}))
+		}()
+		w.run(2)
+		<-stuck
+		if err := w.db.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-hung; !errors.Is(err, ErrClosed) {
+			t.Fatalf("Run returned %v", err)
+		}
+		w.stop()
+		if err := w.open(); err != nil {
+			t.Fatal(err)
+		}
+		w.verify(w.acked, false)
+		if err := w.db.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
