@@ -11,6 +11,9 @@
 //
 //	KEMI_E2E=1 go test -v ./internal/e2e
 //
+// TestFaultsOfMembersShowNowhere goes through two rounds of faults, and with
+// KEMI_FAULTS=all through twenty, which takes six minutes.
+//
 // To test something else on a Kafka or an OpenTSDB, begin with startKafka, startHBase
 // and startOpenTSDB.
 package e2e
