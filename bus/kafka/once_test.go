@@ -275,6 +275,7 @@ func (fl *fleet) start() *machine {
 	if err != nil {
 		fl.Fatal(err)
 	}
+	c.patience = 5 * time.Second // of the watchdog
 	m.in = topicOf[sample](fl, c, "in")
 	out := topicOf[sample](fl, c, "out")
 	ctx, cancel := context.WithCancel(context.Background())
