@@ -3,19 +3,13 @@
 package e2e
 
 import (
-	"context"
-	"crypto/tls"
-	"errors"
 	"fmt"
-	"strings"
 	"testing"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kadm"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest"
 
-	"github.com/kemi-go/kemi"
 	"github.com/kemi-go/kemi/bus"
 	"github.com/kemi-go/kemi/bus/bustest"
 	"github.com/kemi-go/kemi/bus/codec"
@@ -72,95 +66,5 @@ func TestKafkaTopic(t *testing.T) {
 				}
 			})
 		})
-	}
-}
-
-// TestKafkaLogin logs in to a real broker in every way there is, and is kept out.
-func TestKafkaLogin(t *testing.T) {
-	k := startKafka(t, kafkaOptions{Secure: true})
-	login := func(mechanism, password string) *kafkabus.SASL {
-		return &kafkabus.SASL{Mechanism: mechanism, User: kafkaUser, Password: password}
-	}
-	trusted := &tls.Config{RootCAs: k.CA}
-	known := &tls.Config{RootCAs: k.CA, Certificates: []tls.Certificate{k.ClientCert}}
-	for _, c := range []struct {
-		name string
-		to   []string
-		tls  *tls.Config
-		sasl *kafkabus.SASL
-		want error
-	}{
-		{"plain", k.Brokers(), nil, nil, nil},
-		{"PLAIN", k.SASL(), nil, login("PLAIN", kafkaPassword), nil},
-		{"SCRAM-SHA-256", k.SASL(), nil, login("SCRAM-SHA-256", kafkaPassword), nil},
-		{"SCRAM-SHA-512 over TLS", k.SASLTLS(), trusted, login("SCRAM-SHA-512", kafkaPassword), nil},
-		{"mutual TLS", k.MutualTLS(), known, nil, nil},
-		{"wrong password", k.SASL(), nil, login("PLAIN", kafkaPassword+"x"), kafkabus.ErrLogin},
-		{"wrong password, SCRAM", k.SASL(), nil, login("SCRAM-SHA-512", kafkaPassword+"x"), kafkabus.ErrLogin},
-		{"no login", k.SASL(), nil, nil, kafkabus.ErrUnreached},
-		{"foreign authority", k.TLS(), &tls.Config{RootCAs: k.ForeignCA}, nil, kafkabus.ErrTLS},
-		{"no certificate", k.MutualTLS(), trusted, nil, kafkabus.ErrTLS},
-		{"a certificate of a stranger", k.MutualTLS(), &tls.Config{RootCAs: k.CA, Certificates: []tls.Certificate{k.ForeignCert}}, nil, kafkabus.ErrTLS},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			config := busConfig(t, c.to)
-			config.TLS, config.SASL, config.Timeout = c.tls, c.sasl, 5*time.Second
-			cl, err := kafkabus.Open(config)
-			if err == nil {
-				_ = cl.Close()
-			}
-			t.Log(err)
-			if c.want == nil && err != nil || c.want != nil && !errors.Is(err, c.want) {
-				t.Errorf("Open: %v, want %v", err, c.want)
-			}
-			if err != nil && strings.Contains(err.Error(), kafkaPassword) {
-				t.Error("the password is told")
-			}
-		})
-	}
-}
-
-// TestKafkaTopicGoes: a topic is deleted under a reader, or deleted and made again
-// before it starts.
-func TestKafkaTopicGoes(t *testing.T) {
-	k := startKafka(t, kafkaOptions{})
-	for _, again := range []bool{false, true} {
-		name := fmt.Sprint("gone-", again)
-		topic, err := kafkabus.NewTopic(openBus(t, busConfig(t, k.Brokers())), name, kafkabus.TopicConfig[kemi.Job]{Partitions: 2})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := topic.Write(t.Context(), []kemi.Job{{Resource: "a"}}); err != nil {
-			t.Fatal(err)
-		}
-		remove := func() {
-			if _, err := kadm.NewClient(k.Client()).DeleteTopic(t.Context(), name); err != nil {
-				t.Fatal(err)
-			}
-		}
-		want := kafkabus.ErrNoTopic
-		if again {
-			want = kafkabus.ErrRecreated
-			remove()
-			time.Sleep(time.Second) // the name is free some time after the answer
-			k.CreateTopic(name, 2)
-		}
-		came := make(chan bool, 100)
-		done := make(chan error, 1)
-		go func() {
-			done <- topic.Group("g").Run(t.Context(), kemi.SinkFunc[kemi.Job](func(context.Context, []kemi.Job) error { came <- true; return nil }))
-		}()
-		if !again {
-			<-came
-			remove()
-		}
-		select {
-		case err := <-done:
-			if !errors.Is(err, want) {
-				t.Errorf("Run returned %v, want %v", err, want)
-			}
-		case <-time.After(90 * time.Second):
-			t.Errorf("Run does not return: %+v", topic.Stats())
-		}
 	}
 }
