@@ -464,7 +464,7 @@ func TestCloseUnderLoad(t *testing.T) {
 		if err := w.open(); err != nil {
 			t.Fatal(err)
 		}
-		stuck := make(chan struct{})
+		stuck := make(chan struct{}, 1)
 		hung := make(chan error, 1)
 		go func() {
 			hung <- w.a.Group("hung").Run(context.Background(), kemi.SinkFunc[reading](func(ctx context.Context, _ []reading) error {
