@@ -53,7 +53,10 @@ func TestDiskKill(t *testing.T) {
 		before := len(o.loads())
 		p := o.startProcess(dir)
 		o.until(p, 20*time.Second, "going on", func() bool { return len(o.loads()) > before+2 && len(o.people()) > 0 })
-		time.Sleep(rand.N(time.Second)) // anywhere between two polls
+		// Anywhere between two polls, but not right after people were told: that they were is
+		// only known when it is on the disk, and they would be told again, with the same
+		// webhook-id.
+		time.Sleep(time.Second/2 + rand.N(time.Second))
 		p.kill()
 		<-p.ended
 	}

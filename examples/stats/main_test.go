@@ -46,6 +46,7 @@ type outside struct {
 	store  *faketsd.Server
 
 	mu     sync.Mutex
+	latest time.Time
 	served int      // polls the host has answered; its load is that number
 	still  int64    // since this second it answers no more; 0: it does
 	told   []string // to people: state and when it began
@@ -82,6 +83,7 @@ func newOutside(t *testing.T, kafka string) *outside {
 		defer o.mu.Unlock()
 		if slices.Contains(r.OIDs, load1) && o.still == 0 {
 			o.served++
+			o.latest = time.Now()
 			next(o.served + 1)
 		}
 	}
@@ -288,11 +290,16 @@ func (o *outside) late() int {
 	return n
 }
 
-// settled waits until all that was served is stored, but for so many polls. There is a
-// moment then before the next.
+// settled waits until all that was served is stored, but for so many polls, and the next
+// poll is half a second away: one under way may be lost at a stop.
 func (o *outside) settled(p *program, lost int) {
 	o.Helper()
-	o.until(p, 10*time.Second, "what was served is stored", func() bool { return len(o.loads())+o.late() >= o.polls()-lost })
+	o.until(p, 10*time.Second, "what was served is stored", func() bool {
+		o.mu.Lock()
+		near := o.still == 0 && time.Since(o.latest) > time.Second/2
+		o.mu.Unlock()
+		return len(o.loads())+o.late() >= o.polls()-lost && !near
+	})
 }
 
 // silence makes the host answer no more.
