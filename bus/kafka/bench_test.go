@@ -167,7 +167,7 @@ func BenchmarkConsume(b *testing.B) {
 					kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchMaxWait(config.FetchMaxWait), kgo.FetchMaxBytes(16<<20))
 				sum := 0
 				for got := 0; got < n; {
-					raw.PollRecords(b.Context(), pollMax).EachRecord(func(r *kgo.Record) {
+					raw.PollFetches(b.Context()).EachRecord(func(r *kgo.Record) {
 						begin()
 						rec, _ := blobs{}.DecodeBatch(nil, r.Value)
 						sum += len(rec[0])

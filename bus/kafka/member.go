@@ -19,7 +19,6 @@ import (
 )
 
 const (
-	pollMax   = 10_000 // records of one poll
 	lookEvery = 10 * time.Second
 	againMin  = 100 * time.Millisecond
 	againMax  = 10 * time.Second
@@ -211,7 +210,9 @@ func (m *member[T]) takeLanes(which []int32) []*lane[T] {
 // poll hands over what the client has fetched.
 func (m *member[T]) poll() {
 	for m.ctx.Err() == nil {
-		fetches := m.client.PollRecords(m.ctx, pollMax)
+		// All there is: what the client still holds of a partition that is paused then is
+		// fetched again, and it is unpacked already.
+		fetches := m.client.PollFetches(m.ctx)
 		fetches.EachError(func(_ string, p int32, err error) { m.trouble(p, err) })
 		m.mu.Lock()
 		most := max(m.topic.c.config.MaxBufferedBytes/max(len(m.lanes), 1), laneMin)
