@@ -14,7 +14,6 @@ import (
 	"strings"
 
 	"github.com/cockroachdb/pebble/v2"
-	"github.com/cockroachdb/pebble/v2/batchrepr"
 	"github.com/cockroachdb/pebble/v2/record"
 	"github.com/cockroachdb/pebble/v2/sstable"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -753,26 +752,44 @@ func withNumber[N ~uint64](make func(io.Reader, N) *record.Reader, r io.Reader, 
 	return make(r, N(number))
 }
 
-// readBatch goes through one batch of the engine.
+// readBatch goes through one batch of the engine: a sequence number and a count, then
+// for each entry its kind, its key and, by the kind, its value. The engine's own reader
+// of it believes lengths, past the end of the bytes.
 func readBatch(repr []byte, visit func(v version, key, value []byte)) error {
-	h, ok := batchrepr.ReadHeader(repr)
-	if !ok {
+	const head = 8 + 4
+	if len(repr) < head {
 		return errValue
 	}
-	at := 0
-	for r := batchrepr.Read(repr); len(r) > 0; {
-		kind, key, value, ok, err := r.Next()
-		if err != nil {
-			return err
+	seq, rest := binary.LittleEndian.Uint64(repr), repr[head:]
+	text := func() []byte {
+		n, k := binary.Uvarint(rest)
+		if k <= 0 || uint64(len(rest)-k) < n {
+			rest = nil
+			return nil
 		}
-		if !ok {
-			break
+		s := rest[k : k+int(n) : k+int(n)]
+		rest = rest[k+int(n):]
+		return s
+	}
+	for at := 0; len(rest) > 0; {
+		kind := pebble.InternalKeyKind(rest[0])
+		rest = rest[1:]
+		key, value := text(), []byte{}
+		switch kind {
+		case pebble.InternalKeyKindSet, pebble.InternalKeyKindRangeDelete:
+			value = text()
+		case pebble.InternalKeyKindDelete, pebble.InternalKeyKindLogData:
+		default:
+			return fmt.Errorf("an entry of kind %d, which is never written", kind)
+		}
+		if key == nil || value == nil {
+			return errValue
 		}
 		switch kind {
 		case pebble.InternalKeyKindLogData:
-			continue
+			continue // has no number
 		case pebble.InternalKeyKindSet, pebble.InternalKeyKindDelete:
-			visit(version{seq: uint64(h.SeqNum), at: at, gone: kind == pebble.InternalKeyKindDelete}, key, value)
+			visit(version{seq: seq, at: at, gone: kind == pebble.InternalKeyKindDelete}, key, value)
 		}
 		at++
 	}
