@@ -1,11 +1,16 @@
 package main
 
 import (
+	"context"
 	"math/rand/v2"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+
+	"github.com/kemi-go/kemi"
 	"github.com/kemi-go/kemi/internal/agent"
 )
 
@@ -47,21 +52,18 @@ func (o *outside) recovers(p *program) {
 func TestDiskKill(t *testing.T) {
 	t.Parallel()
 	o := newOutside(t, "")
-	dir := "-bus=disk:" + t.TempDir()
+	dir := t.TempDir()
 	const kills = 2
 	for range kills {
 		before := len(o.loads())
-		p := o.startProcess(dir)
+		p := o.startProcess("-bus=disk:" + dir)
 		o.until(p, 20*time.Second, "going on", func() bool { return len(o.loads()) > before+2 && len(o.people()) > 0 })
-		// Anywhere between two polls, but not right after people were told: that they were is
-		// only known when it is on the disk, and they would be told again, with the same
-		// webhook-id.
-		time.Sleep(time.Second/2 + rand.N(time.Second))
+		time.Sleep(rand.N(time.Second)) // anywhere between two polls
 		p.kill()
 		<-p.ended
 	}
 	o.values.Set(map[string]agent.Value{users: agent.Gauge32(1)})
-	p := o.startProcess(dir)
+	p := o.startProcess("-bus=disk:" + dir)
 	o.until(p, 20*time.Second, "resolved", func() bool { return strings.HasPrefix(o.people()[len(o.people())-1], "resolved") })
 	o.silence()
 	o.settled(p, kills)
@@ -71,6 +73,31 @@ func TestDiskKill(t *testing.T) {
 	if p.says("MISMATCHES")() {
 		t.Errorf("a wrong replay:\n%s", p.said())
 	}
+	if n := alertsOn(t, dir); n != 2 {
+		t.Errorf("%d alerts are on the topic, want one that fires and one that is resolved", n)
+	}
+}
+
+// alertsOn is how many alerts there are on the topic in a directory.
+func alertsOn(t *testing.T, dir string) int {
+	t.Helper()
+	on, err := openDisk(dir, 0, zap.NewNop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer on.close()
+	var n atomic.Int64 // lanes write side by side
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	count := kemi.SinkFunc[kemi.Alert](func(_ context.Context, batch []kemi.Alert) error {
+		n.Add(int64(len(batch)))
+		return nil
+	})
+	probe := kemi.Pipeline{Flows: []*kemi.Flow{kemi.Connect("probe", on.alerts.Group("probe"), kemi.Sink[kemi.Alert](count))}}
+	if err := probe.Run(ctx); err != nil {
+		t.Fatal(err)
+	}
+	return int(n.Load())
 }
 
 // Some roles today and the others later: what the first have done waits on the disk.

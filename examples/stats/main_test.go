@@ -49,6 +49,7 @@ type outside struct {
 	latest time.Time
 	served int      // polls the host has answered; its load is that number
 	still  int64    // since this second it answers no more; 0: it does
+	posts  []string // their IDs
 	told   []string // to people: state and when it began
 }
 
@@ -105,6 +106,11 @@ func newOutside(t *testing.T, kafka string) *outside {
 		}
 		o.mu.Lock()
 		defer o.mu.Unlock()
+		if id := r.Header.Get("Webhook-Id"); !slices.Contains(o.posts, id) {
+			o.posts = append(o.posts, id)
+		} else {
+			return // said to be one that came before, as it was not known to have come
+		}
 		if err := json.NewDecoder(r.Body).Decode(&body); err != nil {
 			o.told = append(o.told, "not understood: "+err.Error())
 		}
