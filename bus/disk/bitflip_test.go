@@ -3,7 +3,6 @@ package disk
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"math/rand/v2"
 	"path"
@@ -16,9 +15,8 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/kemi-go/kemi"
+	"github.com/kemi-go/kemi/internal/faults"
 )
-
-var bitflips = flag.Int("disk.bitflips", faults(40, 1000), "bits that are flipped")
 
 // library is a directory to be damaged, with what is in it.
 type library struct {
@@ -182,11 +180,11 @@ func flip(t *testing.T, fs *vfs.MemFS, rnd *rand.Rand) string {
 }
 
 // A flipped bit is harmless, or found; and what a repair does not bring back it names.
-func TestBitFlips(t *testing.T) {
-	seed := seedOf(t)
+func TestFaultBitFlips(t *testing.T) {
+	bitflips, seed := max(40, faults.Count(t, 1000)), faults.Seed(t)
 	rnd := rand.New(rand.NewPCG(seed, 0))
 	sum := map[string]int{}
-	for n := range *bitflips {
+	for n := range bitflips {
 		if n%50 == 0 && n > 0 {
 			t.Logf("after %d: %v", n, sum)
 		}
@@ -271,7 +269,7 @@ func TestBitFlips(t *testing.T) {
 			sum["of which with a loss"]++
 		}
 	}
-	t.Logf("%d flips: %v", *bitflips, sum)
+	faults.Report(t, "seed %d: %d flips, 0 silent: %v", seed, bitflips, sum)
 }
 
 var libraries [2]*library

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
-	"flag"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -15,9 +14,8 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/kemi-go/kemi"
+	"github.com/kemi-go/kemi/internal/faults"
 )
-
-var fulls = flag.Int("disk.fulls", faults(3, 30), "times that the disk gets full")
 
 // small returns a file system of its own, or skips the test.
 func small(t *testing.T, options string) string {
@@ -68,7 +66,8 @@ func logFiles(t *testing.T, dir string) {
 
 // Somebody else fills the disk. Write refuses in good time, the process lives even when
 // there is no byte left, reading goes on, and when there is room again so does writing.
-func TestDiskFull(t *testing.T) {
+func TestFaultDiskFull(t *testing.T) {
+	fulls, slowest := max(3, faults.Count(t, 30)), time.Duration(0)
 	mount := small(t, "size=200m")
 	dir, other := filepath.Join(mount, "db"), filepath.Join(mount, "other")
 	const least = 8 << 20
@@ -103,7 +102,7 @@ func TestDiskFull(t *testing.T) {
 		}
 		return err
 	}
-	for cycle := range *fulls {
+	for cycle := range fulls {
 		for range 40 {
 			if err := write(); err != nil {
 				t.Fatalf("cycle %d: %v; %+v", cycle, err, db.Stats().Guard)
@@ -138,7 +137,7 @@ func TestDiskFull(t *testing.T) {
 			}
 			time.Sleep(10 * time.Millisecond)
 		}
-		t.Logf("cycle %d: writing again after %v", cycle, time.Since(begin).Round(time.Millisecond))
+		slowest = max(slowest, time.Since(begin))
 	}
 	for got := 0; got < n; got++ { // each once, whatever the order of the two partitions
 		select {
@@ -147,6 +146,7 @@ func TestDiskFull(t *testing.T) {
 			t.Fatalf("%d of %d records were read: %+v", got, n, topic.Stats().Readers)
 		}
 	}
+	faults.Report(t, "%d times full, %d records acknowledged: 0 lost; writing again after %v at most", fulls, n, slowest.Round(time.Millisecond))
 	stop()
 	if err := <-ended; err != nil {
 		t.Error(err)

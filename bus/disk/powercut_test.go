@@ -1,47 +1,24 @@
 package disk
 
 import (
-	"flag"
 	"math/rand/v2"
-	"os"
 	"testing"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/kemi-go/kemi/internal/faults"
 )
-
-// The runs whose numbers are published are longer than those of every day:
-// KEMI_FAULTS=all, or the flags.
-var (
-	powercuts = flag.Int("disk.powercuts", faults(300, 10_000), "simulated power cuts")
-	seedFlag  = flag.Uint64("disk.seed", 0, "seed of the fault tests; 0: another one each time")
-)
-
-func faults(few, all int) int {
-	if os.Getenv("KEMI_FAULTS") == "all" {
-		return all
-	}
-	return few
-}
-
-func seedOf(t *testing.T) uint64 {
-	seed := *seedFlag
-	if seed == 0 {
-		seed = rand.Uint64()
-	}
-	t.Logf("seed %d", seed)
-	return seed
-}
 
 // At a power cut what was not synced is there, or not, or in part. After each: nothing
 // that was acknowledged is lost, nothing is twice, the output is what one run without a
 // crash gives, and so is the state.
-func TestPowerCuts(t *testing.T) {
-	seed := seedOf(t)
+func TestFaultPowerCuts(t *testing.T) {
+	powercuts, seed := max(300, faults.Count(t, 10_000)), faults.Seed(t)
 	const perWorld = 10
 	sum := map[string]uint64{}
 	records, cuts := 0, 0
-	for world := uint64(0); cuts < *powercuts && !t.Failed(); world++ {
+	for world := uint64(0); cuts < powercuts && !t.Failed(); world++ {
 		mem := vfs.NewCrashableMem()
 		w := newWorld(t, mem, "data", seed+world)
 		for range perWorld {
@@ -84,7 +61,7 @@ func TestPowerCuts(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	t.Logf("%d power cuts, %d records acknowledged: 0 lost, 0 twice; %v", cuts, records, sum)
+	faults.Report(t, "seed %d: %d power cuts, %d records acknowledged: 0 lost, 0 twice; %v", seed, cuts, records, sum)
 	if sum["mismatched"] > 0 || sum["lost"] > 0 || sum["proved"] == 0 {
 		t.Errorf("%v", sum)
 	}

@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -17,9 +16,9 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
-)
 
-var kills = flag.Int("disk.kills", faults(20, 1000), "processes that are killed")
+	"github.com/kemi-go/kemi/internal/faults"
+)
 
 const childEnv = "KEMI_DISK_TEST_CHILD"
 
@@ -91,12 +90,12 @@ func childLoad() {
 
 // A process that is killed in the middle of its work has lost nothing that it had
 // called safe, and what it makes of its input is on the disk once.
-func TestKilledProcesses(t *testing.T) {
-	seed := seedOf(t)
+func TestFaultKilledProcesses(t *testing.T) {
+	kills, seed := max(20, faults.Count(t, 1000)), faults.Seed(t)
 	const perWorld = 20
 	acknowledged := 0
 	var w *world
-	for n := range *kills {
+	for n := range kills {
 		if n%perWorld == 0 {
 			w = newWorld(t, vfs.Default, t.TempDir(), seed+uint64(n))
 		}
@@ -133,7 +132,7 @@ func TestKilledProcesses(t *testing.T) {
 			t.Fatalf("kill %d: %v", n, err)
 		}
 		w.verify(w.acked, false)
-		if n%perWorld == perWorld-1 || n == *kills-1 {
+		if n%perWorld == perWorld-1 || n == kills-1 {
 			w.run(0)
 			w.settle()
 			w.stop()
@@ -144,7 +143,7 @@ func TestKilledProcesses(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	t.Logf("%d processes killed, %d records acknowledged: 0 lost, 0 twice", *kills, acknowledged)
+	faults.Report(t, "seed %d: %d processes killed, %d records acknowledged: 0 lost, 0 twice", seed, kills, acknowledged)
 }
 
 // childWAL loses its disk at some point.
