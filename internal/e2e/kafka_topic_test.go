@@ -42,28 +42,30 @@ func TestKafkaTopic(t *testing.T) {
 		t.Run(fmt.Sprint(nodes), func(t *testing.T) {
 			k := startKafka(t, kafkaOptions{Nodes: nodes})
 			n := 0
-			bustest.Run(t, func(tb testing.TB) bustest.Bus {
-				n++
-				prefix := fmt.Sprintf("check%d-", n)
-				config := busConfig(t, k.Brokers())
-				c := openBus(tb, config)
-				return bustest.Bus{
-					Open: func(tb testing.TB, name string, t bustest.Topic) bus.Topic[bustest.Record] {
-						topic, err := kafkabus.NewTopic(c, prefix+name, kafkabus.TopicConfig[bustest.Record]{
-							Partitions: t.Partitions, Codecs: codec.Set[bustest.Record]{Write: bustest.Codec()},
-						})
-						if err != nil {
-							tb.Fatal(err)
-						}
-						return topic
-					},
-					Restart: func(tb testing.TB) {
-						_ = c.Close()
-						c = openBus(tb, config)
-					},
-					Rewinds: true, Recovers: true,
-					Churn: 6, Patience: 90 * time.Second,
-				}
+			t.Run("conformance", func(t *testing.T) {
+				bustest.Run(t, func(tb testing.TB) bustest.Bus {
+					n++
+					prefix := fmt.Sprintf("check%d-", n)
+					config := busConfig(t, k.Brokers())
+					c := openBus(tb, config)
+					return bustest.Bus{
+						Open: func(tb testing.TB, name string, t bustest.Topic) bus.Topic[bustest.Record] {
+							topic, err := kafkabus.NewTopic(c, prefix+name, kafkabus.TopicConfig[bustest.Record]{
+								Partitions: t.Partitions, Codecs: codec.Set[bustest.Record]{Write: bustest.Codec()},
+							})
+							if err != nil {
+								tb.Fatal(err)
+							}
+							return topic
+						},
+						Restart: func(tb testing.TB) {
+							_ = c.Close()
+							c = openBus(tb, config)
+						},
+						Rewinds: true, Recovers: true,
+						Churn: 6, Patience: 90 * time.Second,
+					}
+				})
 			})
 		})
 	}
