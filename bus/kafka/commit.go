@@ -27,30 +27,36 @@ func (m *member[T]) commitOften() {
 		case <-m.ctx.Done():
 			return
 		}
-		m.mu.Lock()
-		lanes := make([]*lane[T], 0, len(m.lanes))
-		for _, l := range m.lanes {
-			lanes = append(lanes, l)
-		}
-		m.mu.Unlock()
 		ctx, cancel := context.WithTimeout(m.ctx, m.topic.c.config.Timeout)
-		if err := m.commit(ctx, lanes); err != nil && m.ctx.Err() == nil {
+		if err := m.commit(ctx, nil); err != nil && m.ctx.Err() == nil {
 			m.commitFailed(err)
 		}
 		cancel()
 	}
 }
 
+// errGone is no trouble: who has taken the lanes away has committed them.
+var errGone = errors.New("partitions have gone while they were committed")
+
 func (m *member[T]) commitFailed(err error) {
+	if errors.Is(err, errGone) {
+		return
+	}
 	m.seen.fails.Add(1)
 	m.seen.fail(err)
 	m.topic.c.watch.note("reader "+m.group+" cannot commit; what it delivers from now on comes again after a restart", err)
 }
 
-// commit commits how far lanes have come: the state first, then the positions.
+// commit commits how far lanes have come: the state first, then the positions. Nil
+// stands for all lanes that are held, and of these only those are committed that are
+// held still when it comes to that: a partition that others have by then is theirs.
 func (m *member[T]) commit(ctx context.Context, lanes []*lane[T]) error {
 	m.committing.Lock()
 	defer m.committing.Unlock()
+	taken := lanes != nil
+	if !taken {
+		lanes = m.held()
+	}
 	// Partition 0 is asked last.
 	slices.SortFunc(lanes, func(a, b *lane[T]) int { return int(b.p) - int(a.p) })
 	at := map[*lane[T]]kgo.EpochOffset{}
@@ -77,7 +83,7 @@ func (m *member[T]) commit(ctx context.Context, lanes []*lane[T]) error {
 	if !changed {
 		return nil
 	}
-	return m.put(ctx, at, texts, state)
+	return m.put(ctx, at, texts, state, taken)
 }
 
 // commitAt commits a lane that has to go back.
@@ -93,7 +99,7 @@ func (m *member[T]) commitAt(ctx context.Context, l *lane[T], next int64) error 
 	}
 	pos.Next, pos.Rewind, pos.Proof = next, min(pos.Rewind, next), kemi.Proof{}
 	text, due := l.stage(pos, kept)
-	return m.put(ctx, map[*lane[T]]kgo.EpochOffset{l: {Epoch: -1, Offset: next}}, map[int32]string{l.p: text}, due)
+	return m.put(ctx, map[*lane[T]]kgo.EpochOffset{l: {Epoch: -1, Offset: next}}, map[int32]string{l.p: text}, due, true)
 }
 
 // stage returns the metadata for a position, and what is to be written before it.
@@ -115,16 +121,21 @@ func (l *lane[T]) stage(pos recovery.Position, kept []kemi.Kept) (text string, d
 	return meta.text(), due
 }
 
-func (m *member[T]) put(ctx context.Context, at map[*lane[T]]kgo.EpochOffset, texts map[int32]string, state []*kgo.Record) error {
+func (m *member[T]) put(ctx context.Context, at map[*lane[T]]kgo.EpochOffset, texts map[int32]string, state []*kgo.Record, taken bool) error {
 	if m.all {
 		if further, err := m.further(ctx, at); err != nil || further {
 			return err
 		}
 	}
 	if err := m.topic.c.state.write(ctx, state); err != nil {
+		if errors.Is(err, ErrNoTopic) || errors.Is(err, ErrRecreated) {
+			for l := range at {
+				l.keeper.again()
+			}
+		}
 		return err
 	}
-	refused, err := m.putOffsets(ctx, at, texts)
+	refused, err := m.putOffsets(ctx, at, texts, taken)
 	if err != nil {
 		return err
 	}
@@ -150,7 +161,7 @@ func (m *member[T]) put(ctx context.Context, at map[*lane[T]]kgo.EpochOffset, te
 	return err
 }
 
-func (m *member[T]) putOffsets(ctx context.Context, at map[*lane[T]]kgo.EpochOffset, texts map[int32]string) (refused map[int32]error, err error) {
+func (m *member[T]) putOffsets(ctx context.Context, at map[*lane[T]]kgo.EpochOffset, texts map[int32]string, taken bool) (refused map[int32]error, err error) {
 	refused = map[int32]error{}
 	topic := m.topic.name
 	if m.all {
@@ -174,6 +185,16 @@ func (m *member[T]) putOffsets(ctx context.Context, at map[*lane[T]]kgo.EpochOff
 		offsets[l.p] = o
 	}
 	ctx = kgo.PreCommitFnContext(ctx, func(req *kmsg.OffsetCommitRequest) error {
+		if !taken {
+			// The client commits for the generation it is in by now.
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			for l := range at {
+				if m.lanes[l.p] != l {
+					return errGone
+				}
+			}
+		}
 		for i := range req.Topics {
 			for j := range req.Topics[i].Partitions {
 				p := &req.Topics[i].Partitions[j]
@@ -186,7 +207,9 @@ func (m *member[T]) putOffsets(ctx context.Context, at map[*lane[T]]kgo.EpochOff
 	m.client.CommitOffsetsSync(ctx, map[string]map[int32]kgo.EpochOffset{topic: offsets},
 		func(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResponse, e error) {
 			if e != nil {
-				err = m.topic.c.explain(e, topic)
+				if err = m.topic.c.explain(e, topic); errors.Is(e, errGone) {
+					err = errGone
+				}
 				return
 			}
 			for _, t := range resp.Topics {
@@ -220,7 +243,7 @@ func (m *member[T]) further(ctx context.Context, at map[*lane[T]]kgo.EpochOffset
 	}
 	// Its state, if there is any, lies under another mark, and ours may have gone.
 	for l := range at {
-		l.keeper.named = false
+		l.keeper.again()
 	}
 	return theirs > mine, nil
 }
@@ -273,7 +296,7 @@ func (m *member[T]) stuck(ctx context.Context) {
 	var silent []*lane[T]
 	for _, l := range m.lanes {
 		l.mu.Lock()
-		if len(l.queue) == 0 && l.bytes == 0 && time.Since(l.heard) > patience {
+		if len(l.queue) == 0 && l.bytes == 0 && time.Since(l.heard) > patience && time.Since(l.rested) > patience {
 			silent = append(silent, l)
 		}
 		l.mu.Unlock()
@@ -300,7 +323,8 @@ func (m *member[T]) stuck(ctx context.Context) {
 	}
 }
 
-// orphans tells whether partitions belong to no member.
+// orphans tells whether partitions belong to no member, or the group does not know
+// this one, though its client should be in it.
 func (m *member[T]) orphans(ctx context.Context) bool {
 	if m.all {
 		return true
@@ -310,8 +334,22 @@ func (m *member[T]) orphans(ctx context.Context) bool {
 		return false
 	}
 	g := groups[m.group]
-	owned := 0
+	if g.Err != nil {
+		return false
+	}
+	switch g.State {
+	case "Stable":
+	case "Empty", "Dead":
+		return true
+	default: // it is being dealt out, which has an end
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		return time.Since(m.had) > 2*(m.topic.c.patience+m.topic.c.config.RebalanceTimeout)
+	}
+	me, _ := m.client.GroupMetadata()
+	here, owned := false, 0
 	for _, member := range g.Members {
+		here = here || member.MemberID == me
 		if c, ok := member.Assigned.AsConsumer(); ok {
 			for _, t := range c.Topics {
 				if t.Topic == m.topic.name {
@@ -320,5 +358,5 @@ func (m *member[T]) orphans(ctx context.Context) bool {
 			}
 		}
 	}
-	return g.Err == nil && g.State == "Stable" && owned < m.topic.partitions
+	return !here || owned < m.topic.partitions
 }

@@ -19,10 +19,10 @@ import (
 	"github.com/kemi-go/kemi/internal/origin"
 )
 
-// TestAWriteThatIsRefusedInItsMiddleComesThroughOnce: brokers refuse batches for good
+// TestFaultsInTheMiddleOfWrites: brokers refuse batches for good
 // while a Write hands over its records, and lanes write again what has failed, be it
 // in other pieces, as lanes do. What a reader sees is each record once and in order.
-func TestAWriteThatIsRefusedInItsMiddleComesThroughOnce(t *testing.T) {
+func TestFaultsInTheMiddleOfWrites(t *testing.T) {
 	t.Parallel()
 	const writers, writes = 4, 30
 	seed := faults.Seed(t)

@@ -101,6 +101,12 @@ type Config struct {
 	// ReplicationFactor is that of topics to be made. 0: the broker's
 	// default.replication.factor.
 	ReplicationFactor int
+	// RequestTimeout is request.timeout.ms: how long a broker that does not answer is
+	// waited for, before the question is asked again, of another broker if that has taken
+	// over; a record that is sent again is stored once. It is how long a broker that
+	// freezes holds up everything on it. Raise it where an answer may take longer, or
+	// nothing comes through. 0: 4 s.
+	RequestTimeout time.Duration
 	// Timeout bounds each question to the cluster outside of reading and writing, such as
 	// those of [Open] and [NewTopic]. 0: 30 s.
 	Timeout time.Duration
@@ -132,6 +138,7 @@ func (c *Config) check() error {
 	for name, d := range map[string]time.Duration{
 		"FetchMaxWait": c.FetchMaxWait, "SessionTimeout": c.SessionTimeout, "HeartbeatInterval": c.HeartbeatInterval,
 		"RebalanceTimeout": c.RebalanceTimeout, "CommitInterval": c.CommitInterval, "Tick": c.Tick, "Timeout": c.Timeout,
+		"RequestTimeout": c.RequestTimeout,
 	} {
 		if d < 0 {
 			return fmt.Errorf("kafka: Config.%s is %v: give 0, which stands for the default, or more", name, d)
@@ -156,6 +163,10 @@ func (c *Config) check() error {
 	c.CommitInterval = cmp.Or(c.CommitInterval, time.Second)
 	c.Tick = cmp.Or(c.Tick, 2*time.Second)
 	c.Timeout = cmp.Or(c.Timeout, 30*time.Second)
+	c.RequestTimeout = cmp.Or(c.RequestTimeout, 4*time.Second)
+	if c.RequestTimeout < requestMin {
+		return fmt.Errorf("kafka: Config.RequestTimeout is %v: give %v or more, or 0, which stands for the default", c.RequestTimeout, requestMin)
+	}
 	if c.HeartbeatInterval >= c.SessionTimeout {
 		return fmt.Errorf("kafka: a HeartbeatInterval of %v would miss a SessionTimeout of %v: give a fifth of it", c.HeartbeatInterval, c.SessionTimeout)
 	}
@@ -165,7 +176,10 @@ func (c *Config) check() error {
 	return nil
 }
 
-const batchMin = 4 << 10
+const (
+	batchMin   = 4 << 10
+	requestMin = 200 * time.Millisecond
+)
 
 // Cluster is a connection to a cluster, shared by its topics. Make one with [Open].
 // All methods may be called by many goroutines.
@@ -202,9 +216,12 @@ func Open(c Config) (*Cluster, error) {
 		kgo.WithLogger(kzap.New(c.Logger, kzap.Level(kgo.LogLevelWarn))),
 		kgo.WithHooks(&cl.watch),
 		kgo.DisableClientMetrics(),
-		kgo.RequestTimeoutOverhead(5 * time.Second),
-		kgo.MetadataMinAge(100 * time.Millisecond),
+		kgo.RequestTimeoutOverhead(c.RequestTimeout / 2),
+		kgo.MetadataMinAge(250 * time.Millisecond),
 		kgo.RetryBackoffFn(backoff),
+	}
+	if c.dial == nil {
+		cl.common = append(cl.common, kgo.DialTimeout(c.RequestTimeout))
 	}
 	if c.TLS != nil {
 		cl.common = append(cl.common, kgo.DialTLSConfig(c.TLS.Clone()))
@@ -226,6 +243,7 @@ func Open(c Config) (*Cluster, error) {
 	// bound holds up a Write that has handed over half of its records.
 	cl.producer, err = kgo.NewClient(append([]kgo.Opt{
 		kgo.RequiredAcks(kgo.AllISRAcks()),
+		kgo.ProduceRequestTimeout(c.RequestTimeout / 2), // the overhead comes on top
 		kgo.ProducerLinger(max(c.Linger, 0)),
 		kgo.ProducerBatchMaxBytesFn(cl.limit),
 		kgo.ProducerBatchCompression(codecs...),

@@ -3,6 +3,7 @@ package kafka
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -37,14 +38,17 @@ type lane[T any] struct {
 	begun  atomic.Bool
 	closed sync.Once
 
-	mu     sync.Mutex
-	queue  []*kgo.Record
-	bytes  int
-	most   int
-	next   int64 // after what has come
-	paused bool
-	heard  time.Time // when something came last
-	wake   chan struct{}
+	mu      sync.Mutex
+	queue   []*kgo.Record
+	bytes   int
+	most    int
+	next    int64 // after what has come
+	paused  bool  // it has enough
+	resting bool  // it cannot be read; it is tried again in a while
+	over    bool
+	rested  time.Time // when it could not be read last
+	heard   time.Time // when something came last
+	wake    chan struct{}
 
 	ticking atomic.Bool
 
@@ -65,6 +69,14 @@ func (m *member[T]) open(p int32, at int64, meta metadata, found []raw, first in
 	if at >= 0 {
 		pos := meta.position
 		kept, long, err := l.keeper.begin(found, meta.kept, m.all)
+		if errors.Is(err, errStateGone) {
+			err = nil
+			m.seen.gone.Add(1)
+			gone := fmt.Errorf("partition %d: %w: look whether topic %q was deleted, made again, or is not compacted; the reader goes on without it",
+				p, errStateGone, m.topic.c.config.StateTopic)
+			m.seen.fail(gone)
+			m.topic.c.config.Logger.Error("kafka: kept state is lost", zap.String("group", m.group), zap.Error(gone))
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -219,8 +231,31 @@ func (l *lane[T]) resume(records []*kgo.Record) {
 	l.bytes = max(l.bytes-bytes, 0)
 	if l.paused && l.bytes <= l.most/2 {
 		l.paused = false
+		if l.resting {
+			return
+		}
 		l.client.ResumeFetchPartitions(map[string][]int32{l.topic.name: {l.p}})
 	}
+}
+
+// rest has a partition that cannot be read left alone for a moment, as it would be
+// fetched again at once, and returns where that is.
+func (l *lane[T]) rest() (offset int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.rested = time.Now()
+	if !l.resting && !l.over {
+		l.resting = true
+		l.client.PauseFetchPartitions(map[string][]int32{l.topic.name: {l.p}})
+		time.AfterFunc(againMax/10, func() {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			if l.resting = false; !l.paused && !l.over {
+				l.client.ResumeFetchPartitions(map[string][]int32{l.topic.name: {l.p}})
+			}
+		})
+	}
+	return l.next
 }
 
 // silence appends a tick if nothing has come for a while, and returns when to look
@@ -285,7 +320,8 @@ func (l *lane[T]) close() {
 		// The client remembers a pause also of a partition that goes and comes again.
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		if l.paused {
+		l.over = true
+		if l.paused || l.resting {
 			l.client.ResumeFetchPartitions(map[string][]int32{l.topic.name: {l.p}})
 		}
 	})

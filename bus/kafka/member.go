@@ -4,9 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"maps"
+	"net"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -63,9 +67,26 @@ func (s source[T]) run(ctx context.Context, out kemi.Sink[T], all bool) error {
 	if err := checkName(s.name, 200); err != nil {
 		return fmt.Errorf("kafka: topic %s: reader %.300q: %w", s.topic.name, s.name, err)
 	}
+	worked := false
+	var refused time.Time // since when, after it had worked
 	for wait := againMin; ; wait = min(2*wait, againMax) {
 		began := time.Now()
-		err := newMember(ctx, s, out, all).run()
+		m := newMember(ctx, s, out, all)
+		err := m.run()
+		if m.read.Load() {
+			worked, refused = true, time.Time{}
+		}
+		if worked && (errors.Is(err, ErrForbidden) || errors.Is(err, ErrLogin)) {
+			// What was allowed and is not: an ACL or a password may be about to be replaced.
+			if refused.IsZero() {
+				refused = time.Now()
+			}
+			if time.Since(refused) < s.topic.c.patience {
+				err = fmt.Errorf("%w: %w", errAgain, err)
+			} else {
+				err = fmt.Errorf("for %v, after it had worked: %w", time.Since(refused).Round(time.Second), err)
+			}
+		}
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -95,8 +116,10 @@ type member[T any] struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	client *kgo.Client
+	read   atomic.Bool // records have come
 
 	mu      sync.Mutex
+	left    bool // no more lanes
 	lanes   map[int32]*lane[T]
 	fetched map[int32]kmsg.OffsetFetchResponseGroupTopicPartition // what was committed, of partitions that were just assigned
 	had     time.Time                                             // when there was a lane last
@@ -179,18 +202,30 @@ func (m *member[T]) run() (err error) {
 
 // leave ends what the member has, and commits it.
 func (m *member[T]) leave() {
-	lanes := m.takeLanes(nil)
-	halt(lanes, 0) // a Write under way is finished; the flow's hard stop ends it
+	m.mu.Lock()
+	m.left = true
+	m.mu.Unlock()
+	// The lanes stay in place: what is revoked meanwhile is committed before another has
+	// it, and not afterwards.
+	halt(m.held(), 0) // a Write under way is finished; the flow's hard stop ends it
 	ctx, cancel := context.WithTimeout(context.Background(), min(m.topic.c.config.Timeout, m.topic.c.config.RebalanceTimeout))
 	defer cancel()
-	if err := m.commit(ctx, lanes); err != nil {
+	if err := m.commit(ctx, nil); err != nil {
 		m.commitFailed(err)
 	}
+	m.takeLanes(nil)
 	if !m.all {
 		// Others have its partitions at once, and not after the session.
 		_ = m.client.LeaveGroupContext(ctx)
 	}
 	m.client.CloseAllowingRebalance()
+}
+
+// held returns all lanes.
+func (m *member[T]) held() []*lane[T] {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Collect(maps.Values(m.lanes))
 }
 
 // takeLanes takes lanes out, all of them for nil.
@@ -213,7 +248,6 @@ func (m *member[T]) poll() {
 		// All there is: what the client still holds of a partition that is paused then is
 		// fetched again, and it is unpacked already.
 		fetches := m.client.PollFetches(m.ctx)
-		fetches.EachError(func(_ string, p int32, err error) { m.trouble(p, err) })
 		m.mu.Lock()
 		most := max(m.topic.c.config.MaxBufferedBytes/max(len(m.lanes), 1), laneMin)
 		fetches.EachPartition(func(fp kgo.FetchTopicPartition) {
@@ -226,12 +260,17 @@ func (m *member[T]) poll() {
 				m.cancel(fmt.Errorf("%w: partition %d: retention has taken %d records that were not read yet", errAgain, fp.Partition, fp.LogStartOffset-l.next))
 				return
 			}
+			if len(fp.Records) > 0 {
+				m.read.Store(true)
+			}
 			l.offer(&fp, most)
 		})
 		if len(m.lanes) > 0 {
 			m.had = time.Now()
 		}
 		m.mu.Unlock()
+		// After the records: what came before the trouble is good.
+		fetches.EachError(func(_ string, p int32, err error) { m.trouble(p, err) })
 		if !m.all {
 			m.client.AllowRebalance()
 		}
@@ -267,12 +306,34 @@ func (m *member[T]) trouble(p int32, err error) {
 			err = fmt.Errorf("a broker has not heard of the topic: %v", err) //nolint:errorlint // it is not that
 		}
 	}
-	m.seen.fail(err)
 	if final(err) {
-		m.cancel(err)
+		m.fail(err)
 		return
 	}
+	m.mu.Lock()
+	l := m.lanes[p]
+	m.mu.Unlock()
+	if l != nil && damaged(err) {
+		err = fmt.Errorf("partition %d of topic %s cannot be read at offset %d, and stands still there; look at the disks of its brokers, or set the offset of group %q past it: %w",
+			p, m.topic.name, l.rest(), m.group, err)
+		m.seen.fail(err)
+		m.topic.c.watch.note(fmt.Sprintf("reader %s stands still in partition %d", m.group, p), err, zap.Int32("partition", p))
+		return
+	}
+	m.seen.fail(err)
 	m.topic.c.watch.note("reader "+m.group+" has trouble", err, zap.Int32("partition", p))
+}
+
+// damaged tells an error about the bytes that have come from those of brokers and
+// of the network, which pass.
+func damaged(err error) bool {
+	var (
+		code    *kerr.Error
+		session *kgo.ErrGroupSession
+		network net.Error
+	)
+	return !errors.As(err, &code) && !errors.As(err, &session) && !errors.As(err, &network) &&
+		!errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, io.EOF)
 }
 
 // skip goes past a batch that cannot be read, which goes to the dead letters by name.
@@ -366,14 +427,17 @@ func (m *member[T]) onOffsets(ctx context.Context, offsets map[string]map[int32]
 		at[p] = c
 	}
 	m.mu.Unlock()
-	ctx, cancel := m.topic.c.within(ctx)
+	bound, cancel := m.topic.c.within(ctx)
 	defer cancel()
-	from, err := m.begin(ctx, at)
+	from, err := m.begin(bound, at)
 	if err != nil {
-		if ctx.Err() == nil {
-			m.trouble(-1, err)
+		if ctx.Err() != nil {
+			return nil, err
 		}
-		return nil, err // and so to another try
+		m.trouble(-1, err)
+		// And so to another try. The client would take what looks like context.Canceled for
+		// the end of the group, and stand there without partitions for ever.
+		return nil, fmt.Errorf("kafka: partitions cannot be begun with: %v", err) //nolint:errorlint // see above
 	}
 	for p, next := range from {
 		offsets[m.topic.name][p] = kgo.NewOffset().At(next).WithEpoch(-1)
@@ -436,6 +500,9 @@ func (m *member[T]) begin(ctx context.Context, at map[int32]commit) (map[int32]i
 	var opened []*lane[T]
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.left {
+		return nil, errors.New("the reader has ended")
+	}
 	for _, p := range order {
 		if l := m.lanes[p]; l != nil { // assigned again before it was read
 			from[p] = l.nextOffset()
@@ -487,6 +554,9 @@ func (m *member[T]) onRevoked(ctx context.Context, _ *kgo.Client, gone map[strin
 	halt(lanes, m.handOver())
 	ctx, cancel := m.topic.c.within(ctx)
 	defer cancel()
+	if len(lanes) == 0 {
+		return
+	}
 	if err := m.commit(ctx, lanes); err != nil {
 		m.commitFailed(err)
 	}

@@ -305,11 +305,11 @@ func (fl *fleet) end(m *machine) {
 	}
 }
 
-// TestOnceWhateverHappens runs members that take in to out, kills them, freezes them
+// TestFaultsOfMembersAndBrokers runs members that take in to out, kills them, freezes them
 // past their session and lets them thaw, moves leaders and coordinators and has brokers
 // answer with errors, and then compares out, as a reader of kemi sees it, with what in
 // says it should be.
-func TestOnceWhateverHappens(t *testing.T) {
+func TestFaultsOfMembersAndBrokers(t *testing.T) {
 	t.Parallel()
 	kills, freezes := faults.Count(t, 500), faults.Count(t, 200)
 	seed := faults.Seed(t)

@@ -3,6 +3,7 @@ package kafka
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -40,6 +41,9 @@ const (
 	stalest = time.Hour
 	// positionKey is that of a position that is too long for a commit.
 	positionKey = "\x00position"
+	// hereKey is there wherever a commit names a mark, so that state which has gone is
+	// told from a state of nothing.
+	hereKey = "\x00here"
 )
 
 // store is the topic of kept state.
@@ -206,7 +210,15 @@ func (s *store) write(ctx context.Context, records []*kgo.Record) error {
 		r.Topic, r.Partition = s.config.StateTopic, int32(bus.PartitionOf(k.lane, n))
 	}
 	if err := s.producer.ProduceSync(ctx, records...).FirstErr(); err != nil {
-		return fmt.Errorf("kafka: kept state: %w", s.explain(err, s.config.StateTopic))
+		err = s.explain(err, s.config.StateTopic)
+		if errors.Is(err, ErrNoTopic) || errors.Is(err, ErrRecreated) {
+			// It is made again next time.
+			s.mu.Lock()
+			s.partitions = 0
+			s.mu.Unlock()
+			s.producer.PurgeTopicsFromProducing(s.config.StateTopic)
+		}
+		return fmt.Errorf("kafka: kept state: %w", err)
 	}
 	return nil
 }
@@ -253,7 +265,7 @@ func splitName(name string) (mark string, count int64, err error) {
 func (k *keeper) name() string { return k.mark + strconv.FormatInt(k.count, 16) }
 
 // begin takes what was found, for a commit that says name, and returns what to
-// restore, and the position if it lay there.
+// restore, and the position if it lay there. With errStateGone they are what is left.
 func (k *keeper) begin(found []raw, name string, shared bool) (kept []kemi.Kept, pos *recovery.Position, err error) {
 	var mark string
 	var at int64
@@ -262,6 +274,7 @@ func (k *keeper) begin(found []raw, name string, shared bool) (kept []kemi.Kept,
 			return nil, nil, err
 		}
 	}
+	here := false
 	best := map[string]raw{}
 	now := time.Now()
 	for _, e := range found {
@@ -280,6 +293,8 @@ func (k *keeper) begin(found []raw, name string, shared bool) (kept []kemi.Kept,
 	}
 	for key, e := range best {
 		switch {
+		case key == hereKey:
+			here = true
 		case key == positionKey:
 			pos = new(recovery.Position)
 			if err := pos.UnmarshalBinary(e.value); err != nil {
@@ -290,9 +305,15 @@ func (k *keeper) begin(found []raw, name string, shared bool) (kept []kemi.Kept,
 			kept = append(kept, kemi.Kept{Key: key, Value: e.value})
 		}
 	}
+	if mark != "" && !here {
+		err = errStateGone
+	}
 	slices.SortFunc(kept, func(a, b kemi.Kept) int { return strings.Compare(a.Key, b.Key) })
-	return kept, pos, nil
+	return kept, pos, err
 }
+
+// errStateGone says that a commit names state that is not there.
+var errStateGone = errors.New("the state that belongs to the committed position is not there")
 
 // take notes what has changed.
 func (k *keeper) take(kept []kemi.Kept) {
@@ -318,11 +339,17 @@ func (k *keeper) dirty() bool {
 // uses tells whether a commit has to name our mark.
 func (k *keeper) uses() bool { return k.named || len(k.entries) > 0 }
 
+// again has everything written again before the next commit.
+func (k *keeper) again() { k.named = false }
+
 // due returns what is to be written before the next commit, which is to say name.
 func (k *keeper) due() []*kgo.Record {
 	var records []*kgo.Record
 	if k.named && !k.dirty() {
 		return nil
+	}
+	if k.entries[hereKey] == nil {
+		k.entries[hereKey] = &entry{dirty: true}
 	}
 	k.count++
 	for key, e := range k.entries {

@@ -38,6 +38,7 @@ type ReaderStats struct {
 	Lost          uint64 // offsets that were gone before they were read
 	Ahead         uint64 // fetches with a record of a time more than a minute after now
 	Ticks         uint64 // records of nothing but the time, written for silent partitions
+	StateLost     uint64 // partitions whose kept state had gone from Config.StateTopic
 	CommitsFailed uint64
 	Restarts      uint64 // of the client, by the watchdog and after trouble
 
@@ -81,7 +82,7 @@ func (r *reading) stats(topic string) ReaderStats {
 		Name: r.name, All: r.all, Group: topic + "." + r.name,
 		Duplicates: c.Duplicates.Load(), Gaps: c.Gaps.Load(), Refused: c.Refused.Load(), Replayed: c.Replayed.Load(),
 		Rewinds: c.Rewinds.Load(), Proved: c.Proved.Load(), Mismatched: c.Mismatched.Load(), Shortened: c.Shortened.Load(),
-		Lost: c.Lost.Load(), Ahead: r.ahead.Load(), Ticks: r.ticks.Load(), CommitsFailed: r.fails.Load(), Restarts: r.again.Load(),
+		Lost: c.Lost.Load(), Ahead: r.ahead.Load(), Ticks: r.ticks.Load(), CommitsFailed: r.fails.Load(), Restarts: r.again.Load(), StateLost: r.gone.Load(),
 	}
 	if r.all {
 		s.Group += ".all"

@@ -185,6 +185,7 @@ type reading struct {
 	ticks  atomic.Uint64 // written for silence
 	fails  atomic.Uint64 // commits that failed
 	again  atomic.Uint64 // clients that were made anew
+	gone   atomic.Uint64 // partitions whose kept state was not there
 
 	mu    sync.Mutex
 	parts map[int32]*part
