@@ -50,6 +50,7 @@ type member struct {
 	pool  *pool
 	call  chan struct{} // holds a token: look at what is your own
 	dirty atomic.Bool   // some lane has moved since its position was kept
+	drift atomic.Bool   // some lane has, though over nothing but ticks that nobody hears
 
 	// Under the reader's lock.
 	stopping bool
@@ -142,6 +143,8 @@ func (r *reader) load(p *part) (*recovery.Position, []kemi.Kept, error) {
 // join makes a member of a Run.
 func (r *reader) join() *member {
 	d, n := r.topic.db, len(r.topic.parts)
+	d.runsMu.Lock() // before the reader's lock, as the committer takes them
+	defer d.runsMu.Unlock()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if len(r.pools) == 0 || r.name.all {
@@ -150,9 +153,7 @@ func (r *reader) join() *member {
 	m := &member{pool: r.pools[len(r.pools)-1], call: make(chan struct{}, 1), failed: make([]error, n)}
 	m.pool.members = append(m.pool.members, m)
 	m.pool.deal()
-	d.runsMu.Lock()
 	d.runs[m] = struct{}{}
-	d.runsMu.Unlock()
 	return m
 }
 
@@ -253,12 +254,15 @@ func (m *member) result() error {
 	return errors.Join(m.failed...)
 }
 
-// keepPositions puts into b how far the readers have come.
+// keepPositions puts into b how far the readers have come. What has only drifted is not
+// worth a sync: it rides along with something else.
 func (d *DB) keepPositions(b *pebble.Batch) {
+	rides := !b.Empty()
 	d.runsMu.Lock()
 	defer d.runsMu.Unlock()
 	for m := range d.runs {
-		if m.dirty.Swap(false) {
+		if moved := m.dirty.Swap(false); moved || rides && m.drift.Load() {
+			m.drift.Store(false)
 			m.keep(b)
 		}
 	}
