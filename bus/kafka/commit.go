@@ -296,7 +296,7 @@ func (m *member[T]) stuck(ctx context.Context) {
 	var silent []*lane[T]
 	for _, l := range m.lanes {
 		l.mu.Lock()
-		if len(l.queue) == 0 && l.bytes == 0 && time.Since(l.heard) > patience && time.Since(l.rested) > patience {
+		if len(l.queue) == 0 && l.bytes == 0 && !l.resting && time.Since(l.heard) > patience && time.Since(l.rested) > patience {
 			silent = append(silent, l)
 		}
 		l.mu.Unlock()

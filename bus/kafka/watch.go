@@ -1,6 +1,8 @@
 package kafka
 
 import (
+	"context"
+	"errors"
 	"net"
 	"strconv"
 	"sync"
@@ -28,7 +30,7 @@ var _ kgo.HookBrokerConnect = (*watch)(nil)
 
 // OnBrokerConnect is for the client.
 func (w *watch) OnBrokerConnect(meta kgo.BrokerMetadata, _ time.Duration, _ net.Conn, err error) {
-	if err == nil {
+	if err == nil || errors.Is(err, context.Canceled) {
 		return
 	}
 	w.mu.Lock()
