@@ -21,8 +21,7 @@ import (
 // Records of one route keep their order. What fails on one route is named in a
 // partial error, and the others are not tried again. Not so for records that come from
 // a durable topic: a topic they go to knows what it has by the whole of a batch, so
-// that is offered again as a whole. Routes to one and the same sink are one route; two
-// routes must not lead to one durable topic in different wrappers.
+// that is offered again as a whole. Routes to one and the same sink are one route.
 func Route[T any](pick func(T) string, routes map[string]kemi.Sink[T], otherwise kemi.Sink[T]) kemi.Sink[T] {
 	r := &route[T]{pick: pick, index: map[string]int{}}
 	for _, k := range slices.Sorted(maps.Keys(routes)) {
@@ -52,6 +51,14 @@ type route[T any] struct {
 	slot  []int          // of a sink: the first that is the same
 }
 
+// called is the name of a route, which is another than that of no route.
+func (r *route[T]) called(i int) string {
+	if i == len(r.names) {
+		return ""
+	}
+	return "=" + r.names[i]
+}
+
 func (r *route[T]) String() string {
 	parts := make([]string, 0, len(r.sinks))
 	for i, n := range r.names {
@@ -66,6 +73,7 @@ func (r *route[T]) String() string {
 // part is what goes to one sink.
 type part[T any] struct {
 	sink   kemi.Sink[T]
+	name   string
 	batch  []T
 	at     []int // batch[i] is record at[i] of the whole
 	failed []kemi.Failure
@@ -89,7 +97,8 @@ func (r *route[T]) Write(ctx context.Context, batch []T) error {
 		mixed = mixed || n != to[0]
 	}
 	if only := r.sinks[to[0]]; !mixed && only != nil {
-		return only.Write(ctx, batch) // the batch and its errors pass as they are
+		// The batch and its errors pass as they are.
+		return only.Write(origin.PickAll(ctx, len(batch), r.called(to[0])), batch)
 	}
 
 	parts := make([]part[T], len(r.sinks))
@@ -102,6 +111,7 @@ func (r *route[T]) Write(ctx context.Context, batch []T) error {
 			continue
 		}
 		if p.batch == nil {
+			p.name = r.called(to[i])
 			p.batch, p.at = make([]T, 0, size[to[i]]), make([]int, 0, size[to[i]])
 		}
 		p.batch, p.at = append(p.batch, rec), append(p.at, i)
@@ -109,7 +119,7 @@ func (r *route[T]) Write(ctx context.Context, batch []T) error {
 	parts = slices.DeleteFunc(parts, func(p part[T]) bool { return len(p.batch) == 0 })
 	each(len(parts), func(i int) {
 		p := &parts[i]
-		p.failed, p.done = settle(origin.Pick(ctx, len(batch), p.at), p.sink, p.batch), true
+		p.failed, p.done = settle(origin.Pick(ctx, len(batch), p.at, p.name), p.sink, p.batch), true
 	})
 	for _, p := range parts {
 		if !p.done {

@@ -209,7 +209,7 @@ func (w *writer[T]) reset(ctx context.Context, batch []T) {
 	w.source, w.marks, w.records, w.failed = origin.Source{}, w.marks[:0], w.records[:0], nil
 	if from := origin.Of(ctx); from.Covers(len(batch)) {
 		// What was made of one record is kept together, so that it can be left out.
-		w.source = from.Source
+		w.source = from.Turn(w.topic)
 		begin := 0
 		for _, m := range from.Marks {
 			if m.End > begin {

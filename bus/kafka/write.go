@@ -167,9 +167,9 @@ func (w *write[T]) fill(batch []T, from *origin.Batch) {
 	if !from.Covers(len(batch)) {
 		w.segment(batch, 0, origin.Stamp{})
 	} else {
-		at := 0
+		at, source := 0, from.Turn(w.topic)
 		for _, m := range from.Marks {
-			w.segment(batch[at:m.End], at, origin.Stamp{Source: from.Source, Seq: m.Seq})
+			w.segment(batch[at:m.End], at, origin.Stamp{Source: source, Seq: m.Seq})
 			at = m.End
 		}
 	}

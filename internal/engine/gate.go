@@ -32,6 +32,7 @@ func (g *gate) made(ctx context.Context) context.Context {
 		return ctx
 	}
 	g.out.Source = g.from.Source
+	g.out.Begin()
 	if ctx != g { // it has a deadline besides
 		return origin.With(ctx, &g.out)
 	}

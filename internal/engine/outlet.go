@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/kemi-go/kemi/internal/origin"
 )
 
 // refusal is a record that was refused for good.
@@ -111,6 +113,9 @@ func (o *outlet[T]) deliverAgain(ctx context.Context, a *account, batch []T, tri
 			return given(ctx, len(batch), err)
 		}
 		a.retried()
+		if b := origin.Of(ctx); b != nil {
+			b.Begin()
+		}
 		if err = o.call(ctx, batch); err == nil {
 			a.settle(len(batch), o.column)
 			o.cleared(o.failed, "records are taken again", zap.String("stage", o.stage), zap.Int("tries", tries+1))

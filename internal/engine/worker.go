@@ -64,6 +64,9 @@ func (w *worker[In, Out]) process(ctx context.Context, batch []In) (taken int, e
 	f := w.flow
 	if pass := f.Pass; pass != nil {
 		w.produce(len(batch), f.To)
+		if b := w.gate.from; b != nil {
+			b.Begin()
+		}
 		return f.sink.offer(ctx, &w.account, pass(batch))
 	}
 	dst, refused, err := w.applyMarked(ctx, batch)

@@ -12,14 +12,27 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // Source is one partition as one reader reads it. Two flows that read one topic under
 // different names make different things of it, so the name of the reader is part of
 // it.
 type Source struct {
-	Reader    string // "<topic>@<reader>"
+	Reader    string // see ReaderOf
 	Partition int32
+}
+
+// ReaderOf is "<log>@<name>" of a group and "<log>@@<name>" of an All, where log is what
+// tells a topic from all others, also from one of the same name that was there before.
+// No two readers have the same.
+func ReaderOf(log, name string, all bool) string {
+	at := "@"
+	if all {
+		at = "@@"
+	}
+	e := strings.NewReplacer("%", "%25", "@", "%40")
+	return e.Replace(log) + at + e.Replace(name)
 }
 
 // Seq numbers what a reader of a partition delivers: the time that passed before a
@@ -42,6 +55,39 @@ type Mark struct {
 type Batch struct {
 	Source
 	Marks []Mark // in order; End grows or stays, Seq grows
+
+	mu    sync.Mutex
+	turns []turn
+}
+
+// turn counts the Writes of one batch to one topic.
+type turn struct {
+	topic any
+	n     int
+}
+
+// Begin says that the batch is about to be written, perhaps again.
+func (b *Batch) Begin() {
+	b.mu.Lock()
+	b.turns = b.turns[:0]
+	b.mu.Unlock()
+}
+
+// Turn returns the Source that a Write to a topic is to be known by. A sink may write to
+// one topic more than once in one Write of its own, each time something else (a record,
+// and a summary of it); the second time is a source by itself. topic is anything that
+// can be compared.
+func (b *Batch) Turn(topic any) Source {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for i := range b.turns {
+		if t := &b.turns[i]; t.topic == topic {
+			t.n++
+			return Source{b.Reader + "@" + strconv.Itoa(t.n), b.Partition}
+		}
+	}
+	b.turns = append(b.turns, turn{topic, 0})
+	return b.Source
 }
 
 // Covers tells whether the marks are about a batch of n records. They are not if a
@@ -76,10 +122,15 @@ func Of(ctx context.Context) *Batch {
 	return b
 }
 
+func (b *Batch) part(by string) Source {
+	return Source{b.Reader + "@" + strings.NewReplacer("%", "%25", "@", "%40").Replace(by), b.Partition}
+}
+
 // Pick returns the context for those records of a batch of n that stand at the given
 // indexes, which must grow: what a sink wrapper hands on that parts batches always in
-// the same way.
-func Pick(ctx context.Context, n int, at []int) context.Context {
+// the same way. What it parts them by, such as the name of a route, is part of the
+// source then: two parts may go to the same topic.
+func Pick(ctx context.Context, n int, at []int, by string) context.Context {
 	b := Of(ctx)
 	if b == nil {
 		return ctx
@@ -87,7 +138,7 @@ func Pick(ctx context.Context, n int, at []int) context.Context {
 	if !b.Covers(n) {
 		return With(ctx, nil)
 	}
-	picked := &Batch{Source: b.Source, Marks: make([]Mark, 0, len(b.Marks))}
+	picked := &Batch{Source: b.part(by), Marks: make([]Mark, 0, len(b.Marks))}
 	i := 0
 	for _, m := range b.Marks {
 		from := i
@@ -99,6 +150,18 @@ func Pick(ctx context.Context, n int, at []int) context.Context {
 		}
 	}
 	return With(ctx, picked)
+}
+
+// PickAll is Pick of all records of a batch of n.
+func PickAll(ctx context.Context, n int, by string) context.Context {
+	b := Of(ctx)
+	if b == nil {
+		return ctx
+	}
+	if !b.Covers(n) {
+		return With(ctx, nil)
+	}
+	return With(ctx, &Batch{Source: b.part(by), Marks: b.Marks})
 }
 
 // Stamp is what stands beside a record on a topic: the Seq it was made of, and which

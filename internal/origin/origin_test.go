@@ -2,6 +2,7 @@ package origin
 
 import (
 	"context"
+	"fmt"
 	"reflect"
 	"testing"
 )
@@ -18,16 +19,47 @@ func TestPickFollowsTheRecords(t *testing.T) {
 		{9, []int{1, 5, 8}, []Mark{{1, 5}, {2, 7}, {3, 8}}},
 		{9, []int{6}, []Mark{{1, 8}}},
 	} {
-		got := Of(Pick(ctx, c.n, c.at))
-		if !reflect.DeepEqual(got, &Batch{b.Source, c.want}) || !got.Covers(len(c.at)) {
+		got := Of(Pick(ctx, c.n, c.at, "x@y"))
+		if got.Source != (Source{"t@r@x%40y", 3}) || !reflect.DeepEqual(got.Marks, c.want) || !got.Covers(len(c.at)) {
 			t.Errorf("at %v: %+v", c.at, got)
 		}
 	}
-	if got := Of(Pick(ctx, 8, []int{1})); got != nil {
+	if got := Of(Pick(ctx, 8, []int{1}, "")); got != nil {
 		t.Errorf("of a batch that the marks are not about: %+v", got)
 	}
-	if got := Of(Pick(context.Background(), 8, []int{1})); got != nil {
+	if got := Of(Pick(context.Background(), 8, []int{1}, "")); got != nil {
 		t.Errorf("of nothing: %+v", got)
+	}
+}
+
+func TestNoTwoReadersAreOne(t *testing.T) {
+	seen := map[string]string{}
+	for _, log := range []string{"a", "a@b", "a@", "a%40b", "", "@"} {
+		for _, name := range []string{"b", "c", "b@c", "@b", "", "@", "%40"} {
+			for _, all := range []bool{false, true} {
+				r, who := ReaderOf(log, name, all), fmt.Sprint(log, "|", name, "|", all)
+				if seen[r] != "" {
+					t.Errorf("%s is %s and %s", r, seen[r], who)
+				}
+				seen[r] = who
+			}
+		}
+	}
+}
+
+// TestASecondWriteIsASourceOfItsOwn, the same one when the batch is written again.
+func TestASecondWriteIsASourceOfItsOwn(t *testing.T) {
+	b := &Batch{Source: Source{"t@r", 3}}
+	for range 3 {
+		b.Begin()
+		for i, want := range []Source{{"t@r", 3}, {"t@r@1", 3}, {"t@r@2", 3}} {
+			if got := b.Turn("x"); got != want {
+				t.Errorf("Write %d: %v, want %v", i, got, want)
+			}
+		}
+		if got := b.Turn("y"); got != b.Source {
+			t.Errorf("to another topic: %v", got)
+		}
 	}
 }
 

@@ -25,6 +25,7 @@
 package recovery
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -69,7 +70,11 @@ type Entry struct {
 // Config describes a lane.
 type Config[T any] struct {
 	Topic, Reader string
+	All           bool // the reader is an All, and no group
 	Partition     int32
+	// Log tells the topic from all others, also from one of that name that was there
+	// before. The default is Topic.
+	Log string
 	// Find returns the codec of a name, nil if it is not known.
 	Find func(name string) bus.Codec[T]
 	// Counts may be shared by many lanes.
@@ -140,7 +145,7 @@ func Open[T any](out kemi.Sink[T], c Config[T]) *Lane[T] {
 	l := &Lane[T]{
 		Config: c,
 		lane:   kemi.OpenLane(out, c.Topic+"/"+strconv.Itoa(int(c.Partition)), kemi.LogTicks()),
-		from:   origin.Batch{Source: origin.Source{Reader: c.Topic + "@" + c.Reader, Partition: c.Partition}},
+		from:   origin.Batch{Source: origin.Source{Reader: origin.ReaderOf(cmp.Or(c.Log, c.Topic), c.Reader, c.All), Partition: c.Partition}},
 		kept:   map[string][]byte{},
 	}
 	l.gone, l.leave = context.WithCancel(context.Background())
@@ -341,6 +346,7 @@ func (l *Lane[T]) tick(ctx context.Context, before int64, now time.Time) error {
 
 // within returns ctx with the origin of the batch in it.
 func (l *Lane[T]) within(ctx context.Context) context.Context {
+	l.from.Begin()
 	if l.outer != ctx {
 		l.outer, l.ctx = ctx, origin.With(ctx, &l.from)
 	}
