@@ -336,7 +336,7 @@ func (s *salvage) keys() []string {
 
 // readSmall checks a value that is not a record.
 func readSmall(key, value []byte) error {
-	var a, b, c, d uint64
+	var a, b, c uint64
 	var ok bool
 	switch key[0] {
 	case kindTopic:
@@ -351,7 +351,7 @@ func readSmall(key, value []byte) error {
 		if len(key) != 7 {
 			return errValue
 		}
-		return unsealInts(key, value, &a, &b, &c, &d)
+		return new(bounds).unseal(key, value)
 	case kindHole:
 		if _, _, _, ok = parseOffsetKey(key); !ok {
 			return errValue
@@ -395,17 +395,16 @@ func describe(key []byte) string {
 }
 
 // bounds returns what is kept of a partition.
-func (s *salvage) bounds(id partID) (first, end, size, at uint64) {
+func (s *salvage) bounds(id partID) (b bounds) {
 	key := partKey(kindBounds, id.topic, id.part)
 	if v, ok := s.small[string(key)]; ok {
-		_ = unsealInts(key, v.value, &first, &end, &size, &at)
+		_ = b.unseal(key, v.value)
 	}
-	return first, end, size, at
+	return b
 }
 
 func (s *salvage) first(id partID) int64 {
-	first, _, _, _ := s.bounds(id)
-	return int64(first)
+	return int64(s.bounds(id).first)
 }
 
 // conclude finds what is lost.
@@ -423,8 +422,8 @@ func (s *salvage) conclude() {
 	for topic, t := range s.topics {
 		for p := range t.ends {
 			id := partID{topic, int32(p)}
-			first, end, _, _ := s.bounds(id)
-			from, to := int64(first), max(int64(first), int64(end), reached[id])
+			b := s.bounds(id)
+			from, to := int64(b.first), max(int64(b.first), int64(b.end), reached[id])
 			if n := s.noted[topic]; p < len(n) {
 				to = max(to, n[p])
 			}

@@ -161,8 +161,10 @@ func (c *committer) commit(group []*request, idle bool) {
 	}
 	wall := time.Now()
 	if asked || c.guard.state.Load() != dire && (idle || wall.Sub(c.kept) >= keepEvery) {
-		c.kept = wall
 		c.keepPositions(b)
+		if !b.Empty() {
+			c.kept = wall
+		}
 	}
 	switch {
 	case !b.Empty():
@@ -246,7 +248,10 @@ func (c *committer) put(b *pebble.Batch, e *entry, now int64) {
 	copy(op.Key, offsetKey(kindRecord, p.topic.id, p.number, p.next))
 	copy(op.Value[headLen:], e.body)
 	p.written += uint64(n)
-	putHead(op.Value, op.Key, e.sum, now, p.written)
+	if !isTick(e.body) {
+		p.count++
+	}
+	putHead(op.Value, op.Key, e.sum, now, p.written, p.count)
 	_ = op.Finish() // fails with an indexed batch alone
 	p.next++
 	p.time = now
@@ -257,7 +262,7 @@ func (c *committer) put(b *pebble.Batch, e *entry, now int64) {
 func (p *part) publish() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.end, p.last, p.size = p.next, p.time, p.written
+	p.end, p.last, p.size, p.counted = p.next, p.time, p.written, p.count
 	for w := range p.lanes {
 		w.rouse()
 	}

@@ -573,6 +573,7 @@ type part struct {
 	// The committer's: what was written, be it synced or not yet.
 	next    int64
 	written uint64
+	count   uint64 // records, ticks left out
 	time    int64
 
 	clocked int // lanes that want ticks; under mu
@@ -584,7 +585,9 @@ type part struct {
 	base  uint64 // the end of the record before first, in bytes
 	begun int64  // time of the record at first; 0: not known
 	size  uint64 // the end of the newest record
-	lanes map[*doze]struct{}
+	// counted is how many records there have ever been, ticks left out.
+	counted uint64
+	lanes   map[*doze]struct{}
 }
 
 // doze is where a lane waits for records.
@@ -602,17 +605,17 @@ func (p *part) key() []byte { return partKey(kindRecord, p.topic.id, p.number) }
 func (p *part) load() error {
 	d := p.topic.db
 	key := partKey(kindBounds, p.topic.id, p.number)
-	var first, end, size, at uint64
+	var b bounds
 	switch v, err := d.get(key); {
 	case err != nil:
 		return err
 	case v != nil:
-		if err := unsealInts(key, v, &first, &end, &size, &at); err != nil {
+		if err := b.unseal(key, v); err != nil {
 			return fmt.Errorf("its bounds cannot be read: %w", err)
 		}
 	}
-	p.first, p.next, p.written, p.time = int64(first), int64(max(first, end)), size, int64(at)
-	p.base = size
+	p.first, p.next, p.written, p.time, p.count = int64(b.first), int64(max(b.first, b.end)), b.size, int64(b.time), b.count
+	p.base = b.size
 	it, err := d.engine.NewIter(&pebble.IterOptions{LowerBound: offsetKey(kindRecord, p.topic.id, p.number, p.first), UpperBound: after(p.key())})
 	if err != nil {
 		return err
@@ -632,13 +635,13 @@ func (p *part) load() error {
 		}
 		p.next = max(p.next, offset+1)
 		if s, err := parse(it.Key(), it.Value()); err == nil {
-			p.written, p.time = max(p.written, s.end), max(p.time, s.time)
+			p.written, p.time, p.count = max(p.written, s.end), max(p.time, s.time), max(p.count, s.count)
 			break
 		}
 	}
 	if err := it.Error(); err != nil {
 		return err
 	}
-	p.end, p.last, p.size = p.next, p.time, p.written
+	p.end, p.last, p.size, p.counted = p.next, p.time, p.written, p.count
 	return nil
 }

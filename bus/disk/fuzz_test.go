@@ -28,7 +28,7 @@ func FuzzRecord(f *testing.F) {
 			t.Fatal("a checksum by chance")
 		}
 		value := append(make([]byte, headLen), body...)
-		putHead(value, key, checksum(body), 1, 2)
+		putHead(value, key, checksum(body), 1, 2, 3)
 		s, err := parse(key, value)
 		if err != nil {
 			return
@@ -48,7 +48,7 @@ func FuzzRecord(f *testing.F) {
 // FuzzSmall has keys and values of all other kinds.
 func FuzzSmall(f *testing.F) {
 	key := partKey(kindBounds, 1, 2)
-	f.Add(key, sealInts(key, 1, 2, 3, 4)[4:])
+	f.Add(key, sealInts(key, 1, 2, 3, 4, 5)[4:])
 	key = topicKey("a")
 	f.Add(key, sealInts(key, 1, 2, 3)[4:])
 	key = markKey(1, 2, "a@b")

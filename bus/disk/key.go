@@ -176,12 +176,14 @@ func unsealInts(key, sealed []byte, ints ...*uint64) error {
 //	checksum 4   of the body, the rest of the head, and the key
 //	time     8   when it was appended, nanoseconds since 1970
 //	end      8   bytes of the partition so far, this record included
-const headLen = 4 + 8 + 8
+//	count    8   records of the partition so far, ticks left out
+const headLen = 4 + 8 + 8 + 8
 
-// appendHead fills in the head of the record at key. sum is that of the body.
-func putHead(head []byte, key []byte, sum uint32, at int64, end uint64) {
+// putHead fills in the head of the record at key. sum is that of the body.
+func putHead(head []byte, key []byte, sum uint32, at int64, end, count uint64) {
 	binary.LittleEndian.PutUint64(head[4:], uint64(at))
 	binary.LittleEndian.PutUint64(head[12:], end)
+	binary.LittleEndian.PutUint64(head[20:], count)
 	sum = crc32.Update(sum, castagnoli, head[4:headLen])
 	binary.LittleEndian.PutUint32(head, crc32.Update(sum, castagnoli, key))
 }
@@ -190,6 +192,7 @@ func putHead(head []byte, key []byte, sum uint32, at int64, end uint64) {
 type stored struct {
 	time  int64
 	end   uint64
+	count uint64
 	tick  bool
 	zstd  bool
 	codec []byte
@@ -220,6 +223,8 @@ func appendBody(dst []byte, tick, zstd bool, codec string, raw int, data []byte)
 	return append(dst, data...)
 }
 
+func isTick(body []byte) bool { return body[0]&flagTick != 0 }
+
 // parse reads a record and checks its sum.
 func parse(key, value []byte) (s stored, err error) {
 	if len(value) < headLen+3 {
@@ -230,7 +235,7 @@ func parse(key, value []byte) (s stored, err error) {
 	if crc32.Update(sum, castagnoli, key) != binary.LittleEndian.Uint32(value) {
 		return s, errValue
 	}
-	s.time, s.end = int64(binary.LittleEndian.Uint64(value[4:])), binary.LittleEndian.Uint64(value[12:])
+	s.time, s.end, s.count = int64(binary.LittleEndian.Uint64(value[4:])), binary.LittleEndian.Uint64(value[12:]), binary.LittleEndian.Uint64(value[20:])
 	flags, n := body[0], int(body[1])
 	if flags&^(flagTick|flagZstd) != 0 {
 		return s, fmt.Errorf("it is marked %#x, which this program does not know: it was written by a newer kemi", flags)
@@ -248,13 +253,21 @@ func parse(key, value []byte) (s stored, err error) {
 	return s, nil
 }
 
-// timeOf reads only when a record was appended and where it ends, of a value that will
-// be checked by whoever reads it.
-func timeOf(value []byte) (at int64, end uint64, ok bool) {
-	if len(value) < headLen {
-		return 0, 0, false
-	}
-	return int64(binary.LittleEndian.Uint64(value[4:])), binary.LittleEndian.Uint64(value[12:]), true
+// bounds is what is known of a partition when all its records are gone.
+type bounds struct{ first, end, size, time, count uint64 }
+
+func (b *bounds) seal(key []byte) []byte {
+	return sealInts(key, b.first, b.end, b.size, b.time, b.count)
+}
+
+func (b *bounds) unseal(key, value []byte) error {
+	return unsealInts(key, value, &b.first, &b.end, &b.size, &b.time, &b.count)
+}
+
+// seen takes in the record that stands at an offset.
+func (b *bounds) seen(offset int64, s *stored) {
+	b.end, b.size = max(b.end, uint64(offset)+1), max(b.size, s.end)
+	b.time, b.count = max(b.time, uint64(s.time)), max(b.count, s.count)
 }
 
 func clockOf(nanos int64) time.Time { return time.Unix(0, nanos).UTC() }

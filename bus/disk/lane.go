@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -195,8 +196,17 @@ func (r *laneReader[T]) run(ctx context.Context) error {
 			return err
 		}
 		from = next
-		r.dirty.Store(true)
+		if r.drifts() {
+			r.drift.Store(true)
+		} else {
+			r.dirty.Store(true)
+		}
 	}
+}
+
+// drifts tells whether what was read is ticks, and the lane has no use for them.
+func (r *laneReader[T]) drifts() bool {
+	return !r.rec.Ticks() && !slices.ContainsFunc(r.got, func(e recovery.Entry) bool { return !e.Tick }) && len(r.got) > 0
 }
 
 // warnShort tells when a transform depends on more than there is.

@@ -140,14 +140,15 @@ func rebuild(fs vfs.FS, dir string) (_ *Report, err error) {
 		b = db.NewBatch()
 		return err
 	}
-	type tail struct{ size, at uint64 }
-	tails := map[partID]tail{}
+	tails := map[partID]bounds{}
 	s := newSalvage(fs, dir)
 	err = s.read(func(key, value []byte) error {
-		topic, part, _, _ := parseOffsetKey(key)
-		at, size, _ := timeOf(value)
-		t := tails[partID{topic, part}]
-		tails[partID{topic, part}] = tail{max(t.size, size), max(t.at, uint64(at))}
+		topic, part, offset, _ := parseOffsetKey(key)
+		if r, err := parse(key, value); err == nil { // as it was checked
+			t := tails[partID{topic, part}]
+			t.seen(offset, &r)
+			tails[partID{topic, part}] = t
+		}
 		_ = b.Set(key, value, nil)
 		if b.Len() > groupMax {
 			return flush()
@@ -165,9 +166,10 @@ func rebuild(fs vfs.FS, dir string) (_ *Report, err error) {
 		ids[t.name] = id
 		for p, end := range t.ends {
 			pid := partID{id, int32(p)}
-			first, _, size, at := s.bounds(pid)
+			was, tail := s.bounds(pid), tails[pid]
+			is := bounds{was.first, uint64(end), max(was.size, tail.size), max(was.time, tail.time), max(was.count, tail.count)}
 			key := partKey(kindBounds, id, int32(p))
-			_ = b.Set(key, sealInts(key, first, uint64(end), max(size, tails[pid].size), max(at, tails[pid].at)), nil)
+			_ = b.Set(key, is.seal(key), nil)
 		}
 	}
 	for _, l := range s.report.Lost {

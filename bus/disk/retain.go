@@ -189,7 +189,8 @@ func (t *topic) remove(cuts []cut) error {
 // setBounds is for the committer.
 func (p *part) setBounds(b *pebble.Batch, first int64) {
 	key := partKey(kindBounds, p.topic.id, p.number)
-	_ = b.Set(key, sealInts(key, uint64(first), uint64(p.next), p.written, uint64(p.time)), nil)
+	bounds := bounds{uint64(first), uint64(p.next), p.written, uint64(p.time), p.count}
+	_ = b.Set(key, bounds.seal(key), nil)
 }
 
 // warnSlow tells of readers that are about to lose records.

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"slices"
 	"time"
+
+	"github.com/cockroachdb/pebble/v2"
 )
 
 // Stats says how a DB is. Counts are since Open.
@@ -36,7 +38,7 @@ type ReaderStats struct {
 	Name    string
 	All     bool  // or else a Group
 	Running int   // sources of that name that run now
-	Lag     int64 // offsets between its position and the ends
+	Lag     int64 // records between its position and the ends, ticks left out
 
 	Refused    uint64 // records that no codec could read; they are in the dead letters
 	Replayed   uint64 // records fed again, muted
@@ -83,7 +85,7 @@ func (t *topic) stats() TopicStats {
 	}
 	t.readersMu.Unlock()
 	for _, r := range readers {
-		s.Readers = append(s.Readers, r.stats(s.Partitions))
+		s.Readers = append(s.Readers, r.stats())
 	}
 	slices.SortFunc(s.Readers, func(a, b ReaderStats) int {
 		switch {
@@ -97,7 +99,7 @@ func (t *topic) stats() TopicStats {
 	return s
 }
 
-func (r *reader) stats(parts []PartitionStats) ReaderStats {
+func (r *reader) stats() ReaderStats {
 	c := &r.counts
 	s := ReaderStats{
 		Name: r.name.name, All: r.name.all,
@@ -106,15 +108,50 @@ func (r *reader) stats(parts []PartitionStats) ReaderStats {
 		Damage: map[int32]error{},
 	}
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	for _, p := range r.pools {
 		s.Running += len(p.members)
-	}
-	for p, next := range r.next {
-		s.Lag += parts[p].End - min(max(next, parts[p].First), parts[p].End)
 	}
 	for p, err := range r.damage {
 		s.Damage[p] = err
 	}
+	next := slices.Clone(r.next)
+	r.mu.Unlock()
+	for p, at := range next {
+		s.Lag += r.topic.parts[p].behind(at)
+	}
 	return s
+}
+
+// behind counts the records from an offset on, and no ticks.
+func (p *part) behind(from int64) int64 {
+	p.mu.Lock()
+	first, end, counted := p.first, p.end, p.counted
+	p.mu.Unlock()
+	if from = max(from, first); from >= end {
+		return 0
+	}
+	d := p.topic.db
+	if d.enter() != nil {
+		return end - from // it is closed, and this as good as can be had
+	}
+	defer d.gate.RUnlock()
+	it, err := d.engine.NewIter(&pebble.IterOptions{
+		LowerBound: offsetKey(kindRecord, p.topic.id, p.number, from), UpperBound: offsetKey(kindRecord, p.topic.id, p.number, end),
+	})
+	if err != nil {
+		return end - from
+	}
+	defer func() { _ = it.Close() }()
+	if !it.First() {
+		return 0 // all of it is gone
+	}
+	s, err := parse(it.Key(), it.Value())
+	if err != nil {
+		return end - from // its reader tells of that
+	}
+	before := s.count
+	if !s.tick {
+		before--
+	}
+	return int64(counted - min(before, counted))
 }

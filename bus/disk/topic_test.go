@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
@@ -385,6 +387,155 @@ func TestSilentPartitionsAreGivenTheTime(t *testing.T) {
 		if p.End > 5 {
 			t.Errorf("the time was told %d times in 26 s of which 24 passed at once", p.End)
 		}
+	}
+}
+
+// A reader that is behind is told by what it has to do, which ticks are not: also after
+// a restart, when it does not run.
+func TestLagIsWithoutTicks(t *testing.T) {
+	now := at(newYear)
+	fs := vfs.NewMem()
+	var db *DB
+	var topic *Topic[reading]
+	reopen := func() {
+		var err error
+		if db, err = open(Config{Dir: "data", Ballast: 1, Tick: 4 * time.Millisecond}, hooks{fs: fs, now: func() time.Time { return time.Unix(0, now.Load()) }}); err != nil {
+			t.Fatal(err)
+		}
+		if topic, err = NewTopic(db, "t", TopicConfig[reading]{Partitions: 1, Codecs: linesOnly}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	reopen()
+	defer func() {
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	write := func() {
+		t.Helper()
+		if err := topic.Write(t.Context(), []reading{{Host: "h", N: 1}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lag := func() int64 {
+		if r := topic.Stats().Readers; len(r) > 0 {
+			return r[0].Lag
+		}
+		return -1
+	}
+	ticks := func(n int64) {
+		p := topic.parts[0]
+		p.mu.Lock()
+		p.clocked++
+		p.mu.Unlock()
+		for end := topic.Stats().Partitions[0].End + n; topic.Stats().Partitions[0].End < end; now.Add(int64(time.Second)) {
+			time.Sleep(time.Millisecond)
+		}
+		p.mu.Lock()
+		p.clocked--
+		p.mu.Unlock()
+	}
+	write()
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() {
+		ended <- topic.Group("g").Run(ctx, kemi.SinkFunc[reading](func(context.Context, []reading) error { return nil }))
+	}()
+	until(t, "it has read", func() bool { return lag() == 0 })
+	stop()
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	for n := int64(1); n <= 3; n++ {
+		ticks(5)
+		write()
+		if got := lag(); got != n {
+			t.Errorf("after %d records and %d ticks the lag is %d", n, 5*n, got)
+		}
+	}
+	ticks(5)
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got := lag(); got < 3 {
+		t.Errorf("when the DB is closed the lag is %d", got)
+	}
+	reopen()
+	if got := lag(); got != 3 {
+		t.Errorf("after a restart the lag is %d, and not 3", got)
+	}
+	now.Add(int64(8 * 24 * time.Hour))
+	until(t, "what is old is gone, and counts no more", func() bool { return lag() == 0 })
+	write()
+	if got := lag(); got != 1 {
+		t.Errorf("the lag is %d, and all but one record is gone", got)
+	}
+}
+
+// A reader that does not hear the time passes ticks, and that costs no sync of its own.
+func TestTicksNobodyHearsArePassedWithoutASync(t *testing.T) {
+	now := at(newYear)
+	var syncs atomic.Int64
+	counting := errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if op.Kind == errorfs.OpFileSyncData || op.Kind == errorfs.OpFileSync {
+			if strings.HasSuffix(op.Path, ".log") {
+				syncs.Add(1)
+			}
+		}
+		return nil
+	})
+	db, err := open(Config{Dir: "data", Ballast: 1, Tick: time.Second}, hooks{fs: errorfs.Wrap(vfs.NewMem(), counting), now: func() time.Time { return time.Unix(0, now.Load()) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	topic, err := NewTopic(db, "t", TopicConfig[reading]{Partitions: 16, Codecs: linesOnly})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range topic.parts {
+		p.mu.Lock()
+		p.clocked++
+		p.mu.Unlock()
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() {
+		ended <- topic.Group("g").Run(ctx, kemi.SinkFunc[reading](func(context.Context, []reading) error { return nil }))
+	}()
+	r := topic.reader(readerName{"g", false})
+	kept := func(least int64) func() bool {
+		return func() bool {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			return slices.Min(r.next) >= least
+		}
+	}
+	tick := func(n int64) {
+		now.Add(int64(time.Second))
+		until(t, "every partition has a tick", func() bool {
+			return !slices.ContainsFunc(topic.Stats().Partitions, func(p PartitionStats) bool { return p.End < n })
+		})
+		time.Sleep(2 * flushEvery) // for those who would sync what nobody asked for
+	}
+	tick(1)
+	before := syncs.Load()
+	const rounds = 6
+	for n := int64(2); n < 2+rounds; n++ {
+		tick(n)
+	}
+	// Once for the ticks of all partitions, and once at most for what marks the end.
+	if n := syncs.Load() - before; n < rounds || n > 2*rounds {
+		t.Errorf("%d times the ticks of 16 partitions were synced %d times", rounds, n)
+	}
+	until(t, "positions ride along with ticks", kept(rounds))
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if !kept(1 + rounds)() {
+		t.Errorf("it has ended, and the positions are %v", r.next)
 	}
 }
 
