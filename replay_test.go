@@ -327,3 +327,93 @@ func TestLogTicksAreForStateOnly(t *testing.T) {
 		})
 	}
 }
+
+// TestATickWaitsForASinkThatIsAway: what a tick gives does not depend on how long the
+// sink took, however much longer that is than a lane that does not come is waited for.
+func TestATickWaitsForASinkThatIsAway(t *testing.T) {
+	var want []int
+	for _, away := range []time.Duration{0, 5 * time.Second, time.Minute} {
+		synctest.Test(t, func(t *testing.T) {
+			var got []int
+			to := kemi.SinkFunc[item](func(_ context.Context, batch []item) error {
+				if len(got) == 0 {
+					time.Sleep(away)
+				}
+				for _, r := range batch {
+					got = append(got, r.ID)
+				}
+				return nil
+			})
+			src := source(func(ctx context.Context, out kemi.Sink[item]) {
+				var all sync.WaitGroup
+				var ls []kemi.Lane[item]
+				for p := range 3 {
+					ls = append(ls, kemi.OpenLane(out, fmt.Sprint(p), kemi.SourceTicks()))
+				}
+				for _, l := range ls {
+					all.Go(func() {
+						for i := range 5 {
+							if err := l.Tick(ctx, sec(i+1)); err != nil {
+								t.Error(err)
+							}
+							if err := l.Write(ctx, items(i, 1)); err != nil {
+								t.Error(err)
+							}
+						}
+					})
+				}
+				all.Wait()
+			})
+			run(t, kemi.Pipe("f", src, kemi.Transform[item, item](&summing{}), to))
+			if want == nil {
+				want = got
+			}
+			if len(got) != 5 || !slices.Equal(got, want) {
+				t.Errorf("a sink that is away for %v gets %v, want %v", away, got, want)
+			}
+		})
+	}
+}
+
+// exploding panics in one of its powers.
+type exploding struct {
+	proving
+	in string
+}
+
+func (e *exploding) Fork() kemi.Transform[item, item] { return e }
+
+func (e *exploding) boom(in string) {
+	if e.in == in {
+		panic("boom")
+	}
+}
+
+func (e *exploding) Proof() kemi.Proof                { e.boom("Proof"); return e.proving.Proof() }
+func (e *exploding) Keep(dst []kemi.Kept) []kemi.Kept { e.boom("Keep"); return e.proving.Keep(dst) }
+func (e *exploding) Restore(kept []kemi.Kept) error {
+	e.boom("Restore")
+	return e.proving.Restore(kept)
+}
+
+// TestAPanicInAPowerEndsTheFlow, and not the process: the source is on its own
+// goroutine there.
+func TestAPanicInAPowerEndsTheFlow(t *testing.T) {
+	for _, in := range []string{"Proof", "Keep", "Restore"} {
+		src := kemi.SourceFunc[item](func(ctx context.Context, out kemi.Sink[item]) error {
+			l := kemi.OpenLane(out, "p")
+			if err := l.Write(ctx, items(1, 3)); err != nil {
+				t.Error(err)
+			}
+			l.Proof()
+			_ = l.Restore(l.Keep([]kemi.Kept{{Key: "n", Value: []byte("1")}})[:1])
+			<-ctx.Done()
+			return nil
+		})
+		p := &kemi.Pipeline{Flows: []*kemi.Flow{kemi.Pipe("f", kemi.Source[item](src), kemi.Transform[item, item](&exploding{in: in}), nowhere[item]())}}
+		if err := p.Run(t.Context()); err == nil || !kemi.IsPermanent(err) {
+			t.Errorf("a panic in %s: Run says %v", in, err)
+		}
+		closed(t, p)
+	}
+}

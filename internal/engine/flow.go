@@ -262,8 +262,10 @@ func (f *flow[In, Out]) tickShared(ctx context.Context, dst []Out, now time.Time
 		return dst, nil // another lane brought this tick
 	}
 	out, err := f.Shared.Tick(ctx, dst, now)
-	if err == nil {
+	if err == nil || IsPermanent(err) {
 		f.lastTick = now
+	}
+	if err == nil {
 		if f.Shared.Proof != nil {
 			f.lastProof = f.Shared.Proof()
 		}

@@ -78,6 +78,9 @@ func (l *lane[In, Out]) Write(ctx context.Context, batch []In) error {
 		return l.flow.turnAway(len(batch), err)
 	}
 	defer l.give()
+	if l.pace != nil {
+		defer l.pace.enter()()
+	}
 	if l.muted {
 		return l.replay(ctx, batch)
 	}
@@ -158,13 +161,14 @@ func (l *lane[In, Out]) Tick(ctx context.Context, now time.Time) error {
 		if err != nil || !leads {
 			return err
 		}
+		defer l.pace.enter()()
 	}
 	c, release := l.through(l.gone, ctx)
 	if release != nil {
 		defer release()
 	}
 	err := l.tick(c, l.gate, now)
-	if err == nil && l.pace != nil {
+	if l.pace != nil && (err == nil || IsPermanent(err)) { // it will not come again
 		l.pace.pass(now)
 	}
 	return err
@@ -261,20 +265,40 @@ func (l *lane[In, Out]) Refuse(ctx context.Context, record any, why error) error
 // Proof tells of the state after the last Write or Tick. What all lanes share is told
 // by the lane that leads, as it was after the last tick: other lanes may have been
 // beyond that, and by chance.
-func (l *lane[In, Out]) Proof() Proof {
+func (l *lane[In, Out]) Proof() (p Proof) {
+	_ = l.power(func() error {
+		switch {
+		case l.ops.Proof == nil:
+		case l.forked:
+			p = l.ops.Proof()
+		case l.pace != nil && l.pace.leads():
+			l.flow.ticking.Lock()
+			defer l.flow.ticking.Unlock()
+			p = l.flow.lastProof
+		}
+		return nil
+	})
+	return p
+}
+
+// power calls fn, which uses a power of the transform, in turn with everything else. One
+// that panics ends the flow: there is no batch to blame.
+func (l *lane[In, Out]) power(fn func() error) (err error) {
 	l.turn <- struct{}{}
-	defer l.give()
-	switch {
-	case l.ops.Proof == nil || l.ended:
-		return Proof{}
-	case l.forked:
-		return l.ops.Proof()
-	case l.pace == nil || !l.pace.leads():
-		return Proof{}
+	defer func() {
+		p := recover()
+		l.give()
+		if p != nil {
+			err = caught(l.flow.Via, p)
+			l.flow.panicked(err)
+			l.leave(err)
+			l.retire()
+		}
+	}()
+	if l.ended {
+		return nil
 	}
-	l.flow.ticking.Lock()
-	defer l.flow.ticking.Unlock()
-	return l.flow.lastProof
+	return fn()
 }
 
 // Prove compares the state that a replay has built with what was told of it then.
@@ -292,34 +316,40 @@ func (l *lane[In, Out]) Prove(was Proof) error {
 
 // Keep appends what has changed of the state that has no bound.
 func (l *lane[In, Out]) Keep(dst []Kept) []Kept {
-	l.turn <- struct{}{}
-	defer l.give()
-	if l.ops.Keep == nil || l.ended || l.pace != nil && !l.pace.leads() {
+	kept := dst
+	err := l.power(func() error {
+		if l.ops.Keep == nil || l.pace != nil && !l.pace.leads() {
+			return nil
+		}
+		if !l.forked {
+			l.flow.ticking.Lock()
+			defer l.flow.ticking.Unlock()
+		}
+		kept = l.ops.Keep(dst)
+		return nil
+	})
+	if err != nil {
 		return dst
 	}
-	if !l.forked {
-		l.flow.ticking.Lock()
-		defer l.flow.ticking.Unlock()
-	}
-	return l.ops.Keep(dst)
+	return kept
 }
 
 // Restore gives back what was kept.
 func (l *lane[In, Out]) Restore(kept []Kept) error {
-	l.turn <- struct{}{}
-	defer l.give()
-	if l.ops.Restore == nil || l.ended || len(kept) == 0 {
-		return nil
-	}
-	if !l.forked {
-		l.flow.ticking.Lock()
-		defer l.flow.ticking.Unlock()
-	}
-	if err := l.ops.Restore(kept); err != nil {
-		l.flow.note("kept state was refused", err, zap.String("stage", l.flow.Via), zap.String("lane", l.id))
+	return l.power(func() error {
+		if l.ops.Restore == nil || len(kept) == 0 {
+			return nil
+		}
+		if !l.forked {
+			l.flow.ticking.Lock()
+			defer l.flow.ticking.Unlock()
+		}
+		err := l.ops.Restore(kept)
+		if err != nil {
+			l.flow.note("kept state was refused", err, zap.String("stage", l.flow.Via), zap.String("lane", l.id))
+		}
 		return err
-	}
-	return nil
+	})
 }
 
 func (l *lane[In, Out]) Mute(on bool) {

@@ -8,7 +8,9 @@ import (
 )
 
 // patience is how long the ticks of a shared transform wait for a lane that does not
-// come, since its partition cannot be read, while no other moves either.
+// come, since its partition cannot be read, while no other moves either. A lane that has
+// come and is held up in the flow, by a sink that is away, is waited for without end: the
+// others could not go on without it and give what a replay gives.
 const patience = 10 * time.Second
 
 // together keeps the lanes of a shared transform in step where the source ticks them.
@@ -30,6 +32,21 @@ type pace struct {
 	reached time.Time // it wants to pass this time, or has
 	passed  time.Time // and was ticked for this
 	absent  bool      // was waited for in vain, and has not moved since
+	busy    int       // calls that are in the flow: a sink may be away
+}
+
+// enter says that the lane has brought something, and is not idle until leave is
+// called, however long the sink takes.
+func (p *pace) enter() (leave func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.busy++
+	p.absent = false
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.busy--
+	}
 }
 
 func (t *together) join() *pace {
@@ -101,9 +118,11 @@ func (p *pace) reach(ctx, gone context.Context, now time.Time) (leads bool, left
 		if out {
 			_, waits = p.waitsFor(now)
 			for _, o := range waits {
-				o.absent = true
+				if o.busy == 0 {
+					o.absent = true
+					left++
+				}
 			}
-			left += len(waits)
 			p.move()
 		}
 	}

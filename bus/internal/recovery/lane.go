@@ -92,6 +92,8 @@ type Counts struct {
 	Mismatched atomic.Uint64 // it was not
 	Shortened  atomic.Uint64 // the log no longer had all of the input to replay
 	Lost       atomic.Uint64 // offsets the log no longer had, and nobody had read
+
+	TicksFailed atomic.Uint64 // ticks that the transform refused for good, or panicked on
 }
 
 // Lane is one partition on its way into a flow. Begin, Feed and Close are for one
@@ -339,7 +341,14 @@ func (l *Lane[T]) tick(ctx context.Context, before int64, now time.Time) error {
 		return nil
 	}
 	l.from.Marks = append(l.from.Marks[:0], origin.Mark{Seq: origin.OfTick(before)})
-	err := l.insist(ctx, func() error { return l.lane.Tick(l.within(ctx), now) })
+	err := l.insist(ctx, func() error {
+		err := l.lane.Tick(l.within(ctx), now)
+		if kemi.IsPermanent(err) && ctx.Err() == nil && l.gone.Err() == nil {
+			l.Counts.TicksFailed.Add(1)
+			return nil // told by the flow; the next one comes anyway, as it does from a timer
+		}
+		return err
+	})
 	l.from.Marks = l.from.Marks[:0]
 	return err
 }
@@ -464,6 +473,18 @@ func (l *Lane[T]) Horizon() time.Duration { return l.lane.Horizon() }
 
 // Live tells whether the replay is over, for the goroutine that feeds.
 func (l *Lane[T]) Live() bool { return l.live }
+
+// Missed says that the log no longer has the offsets from from up to to, which were to
+// be read next. lost is how many of them nobody had read; the others were to be replayed.
+func (l *Lane[T]) Missed(from, to int64) (lost int64) {
+	if !l.live && from < l.goal {
+		l.Counts.Shortened.Add(1)
+		l.was = kemi.Proof{}
+		from = min(l.goal, to)
+	}
+	l.Counts.Lost.Add(uint64(to - from))
+	return to - from
+}
 
 // Close closes the lane of the flow: it cuts off a Write under way and waits for it.
 // It may be called beside Feed, which returns an error then.
