@@ -20,8 +20,9 @@ func recovers(b Bus) string {
 	return "this bus does not keep the state of its readers"
 }
 
-// onceBetweenTopics moves records from one topic to another through a flow whose sink
-// loses answers and whose process ends without a word: each arrives once.
+// onceBetweenTopics moves records from one topic to another through flows whose sink
+// loses answers and whose process ends without a word: each arrives once. A group and an
+// All go by one name, and have nothing to do with each other.
 func onceBetweenTopics(h *harness) {
 	p := h.producer(nil, keys("k", 20)...)
 	var lost int
@@ -30,20 +31,25 @@ func onceBetweenTopics(h *harness) {
 		from, to := h.open(Topic{}), h.openNamed("bustest-once", Topic{})
 		p.topic = from
 		var n int
+		losing := kemi.SinkFunc[Record](func(ctx context.Context, batch []Record) error {
+			if err := to.Write(ctx, batch); err != nil {
+				return err
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if n++; n%3 == 0 {
+				lost++
+				return errors.New("bustest: written, and then the answer was lost")
+			}
+			return nil
+		})
+		soon := kemi.Backoff(time.Millisecond, time.Millisecond)
 		pipe := kemi.Pipeline{
 			DrainTimeout: time.Millisecond, // hardly any time: most of what is under way is cut off
-			Flows: []*kemi.Flow{kemi.Pipe[Record, Record]("move", from.Group("move"), half{}, kemi.SinkFunc[Record](func(ctx context.Context, batch []Record) error {
-				if err := to.Write(ctx, batch); err != nil {
-					return err
-				}
-				mu.Lock()
-				defer mu.Unlock()
-				if n++; n%3 == 0 {
-					lost++
-					return errors.New("bustest: written, and then the answer was lost")
-				}
-				return nil
-			}), kemi.Backoff(time.Millisecond, time.Millisecond))},
+			Flows: []*kemi.Flow{
+				kemi.Pipe[Record, Record]("move", from.Group("move"), half{}, losing, soon),
+				kemi.Pipe[Record, Record]("move all", from.All("move"), half{"all "}, losing, soon),
+			},
 		}
 		r := h.goRun(pipe.Run)
 		for range 20 {
@@ -65,6 +71,7 @@ func onceBetweenTopics(h *harness) {
 	var got tally
 	last := &kemi.Pipeline{Flows: []*kemi.Flow{
 		kemi.Pipe[Record, Record]("move", from.Group("move"), half{}, kemi.Sink[Record](to)),
+		kemi.Pipe[Record, Record]("move all", from.All("move"), half{"all "}, kemi.Sink[Record](to)),
 		kemi.Connect("look", to.All("look"), kemi.SinkFunc[Record](func(_ context.Context, batch []Record) error {
 			if err := got.take(batch); err != nil {
 				h.Error(err)
@@ -76,7 +83,7 @@ func onceBetweenTopics(h *harness) {
 	want := map[string]int{}
 	for k, w := range p.wrote {
 		if w/2 > 0 {
-			want[k] = w / 2
+			want[k], want["all "+k] = w/2, w/2
 		}
 	}
 	h.waitFor(&got, "the topic behind the flow", want)
@@ -86,12 +93,12 @@ func onceBetweenTopics(h *harness) {
 }
 
 // half keeps every second record of a key, so that batches change on their way.
-type half struct{}
+type half struct{ prefix string } // of the keys it gives
 
-func (half) Apply(_ context.Context, dst, src []Record) ([]Record, error) {
+func (h half) Apply(_ context.Context, dst, src []Record) ([]Record, error) {
 	for _, r := range src {
 		if r.Seq%2 == 1 {
-			dst = append(dst, Record{Key: r.Key, Seq: r.Seq / 2})
+			dst = append(dst, Record{Key: h.prefix + r.Key, Seq: r.Seq / 2})
 		}
 	}
 	return dst, nil
