@@ -1,10 +1,14 @@
+//go:build unix
+
 package kafka
 
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -63,22 +67,58 @@ func polls(n int) [][]kemi.Metric {
 	return all
 }
 
+// versus runs the client alone and kemi by turns, as the machine has other things to do
+// too, and compares them: records per second, and user CPU per record of the whole
+// process, of which the brokers are the same part for both. Each returns how long it
+// took.
+func versus(b *testing.B, records int, alone, kemi func() time.Duration) {
+	b.Helper()
+	var took, cpu [2]time.Duration
+	run := func(i int, f func() time.Duration) {
+		runtime.GC()
+		before := userTime()
+		took[i] += f()
+		cpu[i] += userTime() - before
+	}
+	for i := range b.N {
+		if i%2 == 0 {
+			run(0, alone)
+			run(1, kemi)
+		} else {
+			run(1, kemi)
+			run(0, alone)
+		}
+	}
+	n := float64(records) * float64(b.N)
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(n/took[0].Seconds(), "franz-rec/s")
+	b.ReportMetric(n/took[1].Seconds(), "kemi-rec/s")
+	b.ReportMetric(100*took[0].Seconds()/took[1].Seconds(), "%ofFranz")
+	b.ReportMetric(100*cpu[0].Seconds()/cpu[1].Seconds(), "%ofFranzByCPU")
+}
+
+func userTime() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano())
+}
+
 // BenchmarkProduce writes the same payloads with the client alone and with a topic:
 // each of 16 goroutines has 500 records acknowledged, and then the next.
 func BenchmarkProduce(b *testing.B) {
 	const batch, writers = 500, 16
 	for _, size := range []int{200, 6000} {
 		data := payloads(batch*writers, size)
-		run := func(name string, write func(w int) error) {
-			b.Run(fmt.Sprintf("%s/%dB", name, size), func(b *testing.B) {
-				b.SetBytes(int64(size))
-				var left atomic.Int64
-				left.Store(int64(b.N))
-				b.ResetTimer()
+		const rounds = 10
+		all := func(write func(w int) error) func() time.Duration {
+			return func() time.Duration {
+				began := time.Now()
 				var wg sync.WaitGroup
 				for w := range writers {
 					wg.Go(func() {
-						for left.Add(-batch) > -batch {
+						for range rounds {
 							if err := write(w); err != nil {
 								b.Error(err)
 								return
@@ -87,8 +127,8 @@ func BenchmarkProduce(b *testing.B) {
 					})
 				}
 				wg.Wait()
-				b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "rec/s")
-			})
+				return time.Since(began)
+			}
 		}
 		f := fake(b)
 		config := quick(b, f)
@@ -100,7 +140,7 @@ func BenchmarkProduce(b *testing.B) {
 		}
 		// The client with its own defaults, but for the linger.
 		raw := stranger(b, f, kgo.ProducerLinger(config.Linger), kgo.ProducerBatchCompression(kgo.ZstdCompression()), kgo.MaxBufferedRecords(1<<30))
-		run("franz-go", func(w int) error {
+		alone := all(func(w int) error {
 			records := make([]kgo.Record, batch)
 			var wg sync.WaitGroup
 			var failed atomic.Pointer[error]
@@ -121,7 +161,8 @@ func BenchmarkProduce(b *testing.B) {
 			}
 			return nil
 		})
-		run("kemi", func(w int) error { return topic.Write(context.Background(), data[w*batch:(w+1)*batch]) })
+		kemi := all(func(w int) error { return topic.Write(context.Background(), data[w*batch:(w+1)*batch]) })
+		b.Run(fmt.Sprintf("%dB", size), func(b *testing.B) { versus(b, writers*rounds*batch, alone, kemi) })
 	}
 }
 
@@ -149,56 +190,48 @@ func BenchmarkConsume(b *testing.B) {
 			}
 		}
 		// From the first record to the last: how long it takes to join is another matter.
-		var first time.Time
-		var took time.Duration
-		begin := func() {
-			if first.IsZero() {
-				first = time.Now()
-			}
-		}
-		end := func() { took += time.Since(first); first = time.Time{} }
-		report := func(b *testing.B) {
-			b.ReportMetric(float64(n)*float64(b.N)/took.Seconds(), "rec/s")
-			took = 0
-		}
-		b.Run(fmt.Sprintf("franz-go/%dB", size), func(b *testing.B) {
-			for i := range b.N {
-				raw := stranger(b, f, kgo.ConsumerGroup(fmt.Sprintf("raw-%d-%d-%d", size, b.N, i)), kgo.ConsumeTopics("t"), kgo.DisableAutoCommit(),
-					kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchMaxWait(config.FetchMaxWait), kgo.FetchMaxBytes(16<<20))
-				sum := 0
-				for got := 0; got < n; {
-					raw.PollFetches(b.Context()).EachRecord(func(r *kgo.Record) {
-						begin()
-						rec, _ := blobs{}.DecodeBatch(nil, r.Value)
-						sum += len(rec[0])
-						got++
-					})
+		group := 0
+		alone := func() (took time.Duration) {
+			group++
+			raw := stranger(b, f, kgo.ConsumerGroup(fmt.Sprint("raw-", group)), kgo.ConsumeTopics("t"), kgo.DisableAutoCommit(),
+				kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchMaxWait(config.FetchMaxWait), kgo.FetchMaxBytes(16<<20))
+			defer raw.Close()
+			var first time.Time
+			sum := 0
+			for got := 0; got < n; {
+				fetches := raw.PollFetches(b.Context())
+				if first.IsZero() && !fetches.Empty() {
+					first = time.Now()
 				}
-				end()
-				raw.Close()
+				fetches.EachRecord(func(r *kgo.Record) {
+					rec, _ := blobs{}.DecodeBatch(nil, r.Value)
+					sum += len(rec[0])
+					got++
+				})
 			}
-			report(b)
-		})
-		b.Run(fmt.Sprintf("kemi/%dB", size), func(b *testing.B) {
-			for i := range b.N {
-				var got atomic.Int64
-				var once sync.Once
-				ctx, cancel := context.WithCancel(b.Context())
-				err := topic.Group(fmt.Sprintf("kemi-%d-%d-%d", size, b.N, i)).Run(ctx, kemi.SinkFunc[blob](func(_ context.Context, batch []blob) error {
-					once.Do(begin)
-					if got.Add(int64(len(batch))) == int64(n) {
-						end()
-						cancel()
-					}
-					return nil
-				}))
-				cancel()
-				if err != nil {
-					b.Fatal(err)
+			return time.Since(first)
+		}
+		ours := func() (took time.Duration) {
+			group++
+			var got atomic.Int64
+			var once sync.Once
+			var first time.Time
+			ctx, cancel := context.WithCancel(b.Context())
+			defer cancel()
+			err := topic.Group(fmt.Sprint("kemi-", group)).Run(ctx, kemi.SinkFunc[blob](func(_ context.Context, batch []blob) error {
+				once.Do(func() { first = time.Now() })
+				if got.Add(int64(len(batch))) == int64(n) {
+					took = time.Since(first)
+					cancel()
 				}
+				return nil
+			}))
+			if err != nil {
+				b.Fatal(err)
 			}
-			report(b)
-		})
+			return took
+		}
+		b.Run(fmt.Sprintf("%dB", size), func(b *testing.B) { versus(b, n, alone, ours) })
 	}
 }
 
@@ -215,15 +248,14 @@ func BenchmarkPolls(b *testing.B) {
 		b.Fatal(err)
 	}
 	raw := stranger(b, f, kgo.ProducerLinger(config.Linger), kgo.ProducerBatchCompression(kgo.ZstdCompression()), kgo.MaxBufferedRecords(1<<30))
-	run := func(name string, write func(w int) error) {
-		b.Run(name, func(b *testing.B) {
-			var left atomic.Int64
-			left.Store(int64(b.N))
-			b.ResetTimer()
+	const rounds = 4
+	all := func(write func(w int) error) func() time.Duration {
+		return func() time.Duration {
+			began := time.Now()
 			var wg sync.WaitGroup
 			for w := range writers {
 				wg.Go(func() {
-					for left.Add(-batch) > -batch {
+					for range rounds {
 						if err := write(w); err != nil {
 							b.Error(err)
 							return
@@ -232,11 +264,11 @@ func BenchmarkPolls(b *testing.B) {
 				})
 			}
 			wg.Wait()
-			b.ReportMetric(80*float64(b.N)/b.Elapsed().Seconds(), "metrics/s")
-		})
+			return time.Since(began)
+		}
 	}
 	metrics := otlp.Metrics()
-	run("franz-go", func(w int) error {
+	alone := all(func(w int) error {
 		records := make([]*kgo.Record, batch)
 		for i, poll := range hosts[w*batch : (w+1)*batch] {
 			value, err := metrics.AppendBatch(nil, poll)
@@ -252,5 +284,6 @@ func BenchmarkPolls(b *testing.B) {
 	for i, poll := range hosts {
 		mixed[i/batch] = append(mixed[i/batch], poll...)
 	}
-	run("kemi", func(w int) error { return topic.Write(context.Background(), mixed[w]) })
+	kemi := all(func(w int) error { return topic.Write(context.Background(), mixed[w]) })
+	versus(b, 80*writers*rounds*batch, alone, kemi)
 }

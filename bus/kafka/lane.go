@@ -39,7 +39,7 @@ type lane[T any] struct {
 	closed sync.Once
 
 	mu      sync.Mutex
-	queue   []*kgo.Record
+	queue   []fetched
 	bytes   int
 	most    int
 	next    int64 // after what has come
@@ -58,6 +58,16 @@ type lane[T any] struct {
 	long   string // the position of the last commit, where it did not fit
 	staged string // as long, of the next
 }
+
+// fetched is records as they came.
+type fetched struct {
+	records []*kgo.Record
+	bytes   int // that they take up, as near as need be
+}
+
+// entriesMax is how many records are fed at once. More would not make a Write cheaper,
+// and the memory for them is each lane's own.
+const entriesMax = 1024
 
 // open opens the lane of a partition; run is to be called. A reader with many opens
 // all before it runs any.
@@ -132,10 +142,11 @@ func (l *lane[T]) feed() error {
 		due = timer.C
 	}
 	var entries []recovery.Entry
-	known := l.topic.config.Codecs.Write.Name()
+	var queue []fetched
+	parse := parser{codec: l.topic.config.Codecs.Write.Name()}
 	for {
-		records := l.take()
-		if len(records) == 0 {
+		if queue = l.take(queue); len(queue) == 0 {
+			clear(entries[:cap(entries)]) // their values are not needed any more
 			select {
 			case <-l.wake:
 			case <-due:
@@ -145,17 +156,28 @@ func (l *lane[T]) feed() error {
 			}
 			continue
 		}
+		bytes := 0
 		entries = entries[:0]
-		for _, r := range records {
-			entries = append(entries, entryOf(r, known))
+		for i, q := range queue {
+			for j, r := range q.records {
+				entries = append(entries, parse.entry(r))
+				last := i == len(queue)-1 && j == len(q.records)-1
+				if !last && len(entries) < entriesMax {
+					continue
+				}
+				next := r.Offset + 1
+				if err := l.rec.Feed(l.ctx, entries, next); err != nil {
+					return err
+				}
+				l.part.next.Store(next)
+				entries = entries[:0]
+			}
+			// Not before all of it has been fed.
+			if bytes += q.bytes; len(entries) == 0 {
+				l.resume(bytes)
+				bytes = 0
+			}
 		}
-		next := records[len(records)-1].Offset + 1
-		if err := l.rec.Feed(l.ctx, entries, next); err != nil {
-			return err
-		}
-		clear(entries)
-		l.part.next.Store(next)
-		l.resume(records)
 	}
 }
 
@@ -182,7 +204,7 @@ func (l *lane[T]) offer(fp *kgo.FetchTopicPartition, most int) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.queue = append(l.queue, fp.Records...)
+	l.queue = append(l.queue, fetched{fp.Records, bytes})
 	l.bytes += bytes
 	l.most = most
 	l.next = fp.Records[len(fp.Records)-1].Offset + 1
@@ -201,10 +223,10 @@ func (l *lane[T]) offer(fp *kgo.FetchTopicPartition, most int) {
 func (l *lane[T]) inject(format string, offset, next int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.queue = append(l.queue, &kgo.Record{
+	l.queue = append(l.queue, fetched{records: []*kgo.Record{{
 		Topic: l.topic.name, Partition: l.p, Offset: offset,
 		Headers: []kgo.RecordHeader{{Key: headerCodec, Value: []byte(format)}},
-	})
+	}}})
 	l.next = next
 	select {
 	case l.wake <- struct{}{}:
@@ -212,20 +234,19 @@ func (l *lane[T]) inject(format string, offset, next int64) {
 	}
 }
 
-func (l *lane[T]) take() []*kgo.Record {
+// take returns what has come; room is what it has returned before.
+func (l *lane[T]) take(room []fetched) []fetched {
+	clear(room)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	records := l.queue
-	l.queue = nil
-	return records
+	queue := l.queue
+	l.queue = room[:0]
+	return queue
 }
 
-// resume has the partition fetched again when the lane has room.
-func (l *lane[T]) resume(records []*kgo.Record) {
-	bytes := 0
-	for _, r := range records {
-		bytes += len(r.Key) + len(r.Value) + apiece
-	}
+// resume says that bytes have been fed, and has the partition fetched again when the
+// lane has room.
+func (l *lane[T]) resume(bytes int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.bytes = max(l.bytes-bytes, 0)

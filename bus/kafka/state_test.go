@@ -135,7 +135,12 @@ func FuzzEntry(f *testing.F) {
 		if tick != "" {
 			h = append(h, kgo.RecordHeader{Key: headerTick, Value: []byte(tick)})
 		}
-		e := entryOf(&kgo.Record{Value: value, Headers: h}, "json/1")
+		var p parser
+		r := &kgo.Record{Value: value, Headers: h}
+		e := p.entry(r)
+		if again := p.entry(r); !reflect.DeepEqual(again, e) { // remembered
+			t.Errorf("%q is read as %+v, and then as %+v", h, e, again)
+		}
 		switch {
 		case e.Tick && len(value) > 0:
 			t.Error("a record with a value is no tick")
