@@ -80,11 +80,19 @@ func (r *Report) String() string {
 func Check(dir string) (*Report, error) { return check(hooks{}.orDefault().fs, dir) }
 
 func check(fs vfs.FS, dir string) (*Report, error) {
-	lock, err := lockDir(fs, dir)
+	dir, err := realPath(fs, dir)
+	if err != nil {
+		return nil, fmt.Errorf("disk: %w", err)
+	}
+	lock, err := lockOld(fs, dir)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = lock.Close() }()
+	return checkLocked(fs, dir, lock)
+}
+
+func checkLocked(fs vfs.FS, dir string, lock *dirLock) (*Report, error) {
 	s := newSalvage(fs, dir)
 	if err := checkFormat(readOnly{fs}, dir); err != nil {
 		if !errors.Is(err, ErrDamaged) {
@@ -97,7 +105,7 @@ func check(fs vfs.FS, dir string) (*Report, error) {
 	}
 	// The engine's own lists of files are for the engine to judge.
 	o := engineOptions(fs)
-	o.ReadOnly, o.Lock = true, lock
+	o.ReadOnly, o.Lock = true, lock.Lock
 	silence(o)
 	db, err := pebble.Open(dir, o)
 	if err != nil {
@@ -109,17 +117,6 @@ func check(fs vfs.FS, dir string) (*Report, error) {
 		s.report.Damage = append(s.report.Damage, "as the engine sees it: "+err.Error())
 	}
 	return &s.report, nil
-}
-
-func lockDir(fs vfs.FS, dir string) (*pebble.Lock, error) {
-	if _, err := fs.Stat(dir); err != nil {
-		return nil, fmt.Errorf("disk: %w", err)
-	}
-	lock, err := pebble.LockDirectory(dir, fs)
-	if err != nil {
-		return nil, fmt.Errorf("disk: the directory %s is in use: close the DB first: %w", dir, err)
-	}
-	return lock, nil
 }
 
 // readOnly refuses to make files.

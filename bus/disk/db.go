@@ -80,7 +80,9 @@ type DB struct {
 	bare   vfs.FS // without a look at errors
 	log    *zap.Logger
 	engine *pebble.DB
-	lock   *pebble.Lock
+	lock   *dirLock
+	state  atomic.Int32 // how far Open has come
+	fatal  chan error   // why the engine cannot be opened
 	enc    *zstd.Encoder
 	dec    *zstd.Decoder
 	guard  guard
@@ -159,6 +161,7 @@ func open(c Config, h hooks) (_ *DB, err error) {
 		Config: c, hooks: h, bare: h.fs,
 		log:    c.Logger,
 		done:   make(chan struct{}),
+		fatal:  make(chan error, 1),
 		topics: map[string]*topic{},
 		runs:   map[*member]struct{}{},
 	}
@@ -169,11 +172,20 @@ func open(c Config, h hooks) (_ *DB, err error) {
 	d.queue.wake = make(chan struct{}, 1)
 	d.fs = vfs.OnDiskFull(d.bare, d.releaseBallast)
 
-	if err := d.fs.MkdirAll(c.Dir, 0o755); err != nil {
+	defer func() {
+		if vfs.IsNoSpaceError(err) && !errors.Is(err, ErrFull) {
+			err = fmt.Errorf("%w: %w", ErrFull, err)
+		}
+	}()
+	if err := makeDir(d.fs, c.Dir); err != nil {
 		return nil, fmt.Errorf("disk: %w", err)
 	}
-	if d.lock, err = pebble.LockDirectory(c.Dir, d.fs); err != nil {
-		return nil, fmt.Errorf("disk: the directory %s is in use by another process, or by another DB of this one: it belongs to one at a time: %w", c.Dir, err)
+	if c.Dir, err = realPath(d.fs, c.Dir); err != nil {
+		return nil, fmt.Errorf("disk: %w", err)
+	}
+	d.Dir = c.Dir
+	if d.lock, err = lockDir(d.fs, c.Dir); err != nil {
+		return nil, err
 	}
 	defer func() {
 		if err != nil {
@@ -197,7 +209,7 @@ func open(c Config, h hooks) (_ *DB, err error) {
 	defer cache.Unref()
 	late := &lateRemoval{FS: d.fs}
 	o := engineOptions(late)
-	o.Lock, o.Cache = d.lock, cache
+	o.Lock, o.Cache = d.lock.Lock, cache
 	o.Logger = engineLogger{d}
 	o.EventListener = &pebble.EventListener{
 		BackgroundError: func(err error) {
@@ -208,18 +220,18 @@ func open(c Config, h hooks) (_ *DB, err error) {
 		},
 		FlushEnd: func(pebble.FlushInfo) { d.noted.Store(true) },
 	}
-	if d.engine, err = pebble.Open(c.Dir, o); err != nil {
-		return nil, openError(c.Dir, err)
-	}
-	defer func() {
-		if err != nil {
-			_ = d.engine.Close()
+	if err = d.start(late, func() (err error) {
+		if d.engine, err = pebble.Open(c.Dir, o); err != nil {
+			return openError(c.Dir, err)
 		}
-	}()
-	if err := d.load(); err != nil {
-		return nil, err
-	}
-	if err := d.checkEnds(); err != nil {
+		if err = d.load(); err == nil {
+			err = d.checkEnds()
+		}
+		if err != nil {
+			err = errors.Join(err, d.engine.Close())
+		}
+		return err
+	}); err != nil {
 		return nil, err
 	}
 	late.allow()
@@ -250,6 +262,33 @@ func engineOptions(fs vfs.FS) *pebble.Options {
 	// Values are compressed already.
 	o.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionNone })
 	return o
+}
+
+// How far Open has come.
+const (
+	opening = iota
+	running
+	failed
+)
+
+// start runs what opens the engine. What would end the process later comes back as an
+// error here, as nothing was called safe yet: the goroutine of the engine that has met
+// it stands still for ever, and so may the one of do.
+func (d *DB) start(late *lateRemoval, do func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- do() }()
+	var err error
+	select {
+	case err = <-done:
+		if err != nil || d.state.CompareAndSwap(opening, running) {
+			return err
+		}
+		err = <-d.fatal
+	case err = <-d.fatal:
+	}
+	late.cut()
+	_ = d.lock.Lock.Close() // once for the engine, which does not come to that
+	return err
 }
 
 func newEncoder() (*zstd.Encoder, error) {
@@ -362,6 +401,23 @@ type lateRemoval struct {
 	mu    sync.Mutex
 	sure  bool
 	later []string
+	over  bool
+}
+
+// cut has an engine that nobody waits for any more make no more files.
+func (l *lateRemoval) cut() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.over = true
+}
+
+func (l *lateRemoval) Create(path string, c vfs.DiskWriteCategory) (vfs.File, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.over {
+		return nil, ErrClosed
+	}
+	return l.FS.Create(path, c)
 }
 
 func (l *lateRemoval) Remove(path string) error {
@@ -399,7 +455,21 @@ func (l engineLogger) Errorf(format string, args ...any) {
 
 // Fatalf is called when the log of the engine cannot be written. It must not return:
 // what was to be written would be called safe.
-func (l engineLogger) Fatalf(format string, args ...any) { l.d.die(fmt.Sprintf(format, args...)) }
+func (l engineLogger) Fatalf(format string, args ...any) {
+	if l.d.state.CompareAndSwap(opening, failed) {
+		why := errors.New(fmt.Sprintf(format, args...))
+		for _, a := range args {
+			if err, ok := a.(error); ok && vfs.IsNoSpaceError(err) {
+				why = fmt.Errorf("%w: %w", ErrFull, why)
+			}
+		}
+		l.d.fatal <- openError(l.d.Dir, why)
+	}
+	if l.d.state.Load() == failed {
+		select {} // not to return, and not to end the process
+	}
+	l.d.die(fmt.Sprintf(format, args...))
+}
 
 // die ends the process.
 func (d *DB) die(why string) {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"testing"
 	"time"
@@ -24,7 +25,8 @@ func small(t *testing.T, options string) string {
 		t.Skipf("no file system of its own: %v", err)
 	}
 	t.Cleanup(func() {
-		if err := syscall.Unmount(dir, 0); err != nil {
+		// An engine that could not be opened has files for as long as the process lives.
+		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
 			t.Error(err)
 		}
 	})
@@ -156,5 +158,63 @@ func TestFaultDiskFull(t *testing.T) {
 	}
 	if report, err := Check(dir); err != nil || !report.OK() {
 		t.Errorf("%v, %v", report, err)
+	}
+}
+
+// A process that is started again and again while the disk is full is told so, and lives.
+func TestOpenOnAFullDiskIsAnError(t *testing.T) {
+	mount := small(t, "size=100m")
+	dir := filepath.Join(mount, "db")
+	db, err := Open(Config{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	topic, err := NewTopic(db, "a", TopicConfig[reading]{Partitions: 2, Codecs: linesOnly})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const records = 100
+	for n := range records {
+		if err := topic.Write(t.Context(), []reading{{Host: "h", N: n}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	other := filepath.Join(mount, "other")
+	failed := 0
+	for i := range 5 {
+		fill(t, other+strconv.Itoa(i), 0) // the ballast has gone in between
+		db, err := Open(Config{Dir: dir})
+		if err != nil {
+			if failed++; !errors.Is(err, ErrFull) {
+				t.Errorf("Open %d: %v", i, err)
+			}
+			continue
+		}
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if failed == 0 {
+		t.Error("it was never full")
+	}
+	for i := range 5 {
+		if err := os.Remove(other + strconv.Itoa(i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if db, err = Open(Config{Dir: dir}); err != nil {
+		t.Fatal(err)
+	}
+	if topic, err = NewTopic(db, "a", TopicConfig[reading]{Codecs: linesOnly}); err != nil {
+		t.Fatal(err)
+	}
+	if s := topic.Stats(); s.Partitions[0].End+s.Partitions[1].End != records {
+		t.Errorf("%+v", s)
+	}
+	if err := db.Close(); err != nil {
+		t.Error(err)
 	}
 }

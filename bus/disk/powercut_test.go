@@ -20,7 +20,7 @@ func TestFaultPowerCuts(t *testing.T) {
 	records, cuts := 0, 0
 	for world := uint64(0); cuts < powercuts && !t.Failed(); world++ {
 		mem := vfs.NewCrashableMem()
-		w := newWorld(t, mem, "data", seed+world)
+		w := newWorld(t, mem, "var/lib/kemi", seed+world)
 		for range perWorld {
 			if err := w.open(); err != nil {
 				t.Fatalf("world %d: after a power cut: %v", world, err)

@@ -32,26 +32,23 @@ const (
 func Repair(dir string) (*Report, error) { return repair(hooks{}.orDefault().fs, dir, time.Now()) }
 
 func repair(fs vfs.FS, dir string, now time.Time) (*Report, error) {
-	lock, err := lockDir(fs, dir)
+	dir, err := realPath(fs, dir)
+	if err != nil {
+		return nil, fmt.Errorf("disk: %w", err)
+	}
+	lock, err := lockOld(fs, dir)
 	if err != nil {
 		return nil, err
 	}
+	defer func() { _ = lock.Close() }()
 	step, err := readFile(fs, fs.PathJoin(dir, repairFile), 1<<10)
 	interrupted := err == nil
 	if !interrupted {
-		err = lock.Close()
-		if err != nil {
-			return nil, err
-		}
-		report, err := check(fs, dir)
+		report, err := checkLocked(fs, dir, lock)
 		if err != nil || report.OK() {
 			return report, err
 		}
-		if lock, err = lockDir(fs, dir); err != nil {
-			return nil, err
-		}
 	}
-	defer func() { _ = lock.Close() }()
 	var report *Report
 	if interrupted {
 		report = &Report{}
