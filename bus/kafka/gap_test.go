@@ -71,7 +71,11 @@ func TestFaultsInTheMiddleOfWrites(t *testing.T) {
 					}
 				}
 				from.Marks = slices.CompactFunc(from.Marks, func(a, b origin.Mark) bool { return a.Seq == b.Seq })
-				for topic.Write(origin.With(context.Background(), from), batch) != nil {
+				write := func() error {
+					from.Begin() // as a lane does, each time
+					return topic.Write(origin.With(context.Background(), from), batch)
+				}
+				for write() != nil {
 					mu.Lock()
 					failures++
 					mu.Unlock()
@@ -147,6 +151,7 @@ func TestAGapIsNotTakenForTheEnd(t *testing.T) {
 	if end := f.PartitionInfo("out", 0).HighWatermark; end == 0 || end > n/2+1 {
 		t.Fatalf("%d records went through, and there was to be a gap", end)
 	}
+	from.Begin()
 	if err := topic.Write(ctx, batch); err != nil {
 		t.Fatal(err)
 	}
@@ -180,6 +185,7 @@ func TestPiecesOfAnotherSizeLoseNothing(t *testing.T) {
 		if topic, err = NewTopic(open(t, config), "out", TopicConfig[sample]{Partitions: 1}); err != nil {
 			t.Fatal(err)
 		}
+		from.Begin()
 		if err := topic.Write(origin.With(t.Context(), from), batch); err != nil {
 			t.Fatal(err)
 		}

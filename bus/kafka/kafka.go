@@ -11,7 +11,7 @@
 // headers
 //
 //	kemi-codec    the format of its value, such as json/1
-//	kemi-origin   what it was made of: "<topic>@<reader>/<partition>/<seq>/<ordinal>"
+//	kemi-origin   what it was made of: "<topic>.<id>@<reader>/<partition>/<seq>/<ordinal>"
 //	kemi-after    what of that came just before it: "<seq>/<ordinal>"
 //	kemi-tick     it has no value but its time
 //

@@ -104,7 +104,7 @@ func (m *member[T]) open(p int32, at int64, meta metadata, found []raw, first in
 	}
 	l.ctx, l.cancel = context.WithCancel(m.ctx)
 	l.rec = recovery.Open(m.out, recovery.Config[T]{
-		Topic: m.topic.name, Reader: m.reader, Partition: p, Find: m.topic.find, Counts: &m.seen.counts,
+		Topic: m.topic.name, Log: m.log(), Reader: m.name, All: m.all, Partition: p, Find: m.topic.find, Counts: &m.seen.counts,
 	})
 	l.next = first
 	if l.pos != nil {

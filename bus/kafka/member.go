@@ -111,7 +111,6 @@ func (s source[T]) run(ctx context.Context, out kemi.Sink[T], all bool) error {
 type member[T any] struct {
 	source[T]
 	all    bool
-	reader string
 	out    kemi.Sink[T]
 	ctx    context.Context
 	cancel context.CancelCauseFunc
@@ -129,17 +128,18 @@ type member[T any] struct {
 }
 
 func newMember[T any](ctx context.Context, s source[T], out kemi.Sink[T], all bool) *member[T] {
-	m := &member[T]{source: s, all: all, reader: s.name, out: out, lanes: map[int32]*lane[T]{}, had: time.Now()}
-	if all {
-		m.reader += ".all"
-	}
-	if s.topic.id != [16]byte{} {
-		// What comes of a topic that was made again is not what came of the one before, and
-		// must not be taken for it by those who remember.
-		m.reader += fmt.Sprintf(".%x", s.topic.id[:4])
-	}
+	m := &member[T]{source: s, all: all, out: out, lanes: map[int32]*lane[T]{}, had: time.Now()}
 	m.ctx, m.cancel = context.WithCancelCause(ctx)
 	return m
+}
+
+// log names the topic. What comes of a topic that was made again is not what came of
+// the one before, and must not be taken for it by those who remember.
+func (s source[T]) log() string {
+	if s.topic.id == [16]byte{} {
+		return s.topic.name
+	}
+	return fmt.Sprintf("%s.%x", s.topic.name, s.topic.id[:4])
 }
 
 // fail ends the member.
