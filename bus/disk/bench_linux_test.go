@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/klauspost/compress/s2"
 
 	"github.com/kemi-go/kemi"
 	"github.com/kemi-go/kemi/bus/codec"
@@ -221,7 +222,6 @@ func BenchmarkStep(b *testing.B) {
 			b.Fatal(err)
 		}
 		defer db.Close()
-		enc, _ := newEncoder()
 		raw, _ := flat{}.AppendBatch(nil, lineBatch(rnd, 1000))
 		b.SetBytes(200_000)
 		var n atomic.Int64
@@ -231,7 +231,7 @@ func BenchmarkStep(b *testing.B) {
 			all.Go(func() {
 				var packed []byte
 				for i := n.Add(1); i <= int64(b.N); i = n.Add(1) {
-					packed = enc.EncodeAll(raw, packed[:0])
+					packed = s2.Encode(packed[:cap(packed)], raw)
 					batch := db.NewBatch()
 					_ = batch.Set(offsetKey(kindRecord, 1, int32(i%8), i), packed, nil)
 					_ = batch.Set(partKey(kindPosition, 1, int32(i%8)), packed[:100], nil)

@@ -48,7 +48,7 @@ type entry struct {
 }
 
 var (
-	tickBody = appendBody(nil, true, false, "", 0, nil)
+	tickBody = appendBody(nil, true, 0, "", 0, nil)
 	tickSum  = checksum(tickBody)
 )
 

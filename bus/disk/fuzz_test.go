@@ -6,12 +6,13 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/klauspost/compress/s2"
 )
 
 // FuzzRecord has values of records of anybody's making, with a good checksum.
 func FuzzRecord(f *testing.F) {
 	f.Add(tickBody)
-	f.Add(appendBody(nil, false, false, "lines/1", 3, []byte("abc")))
+	f.Add(appendBody(nil, false, 0, "lines/1", 3, []byte("abc")))
 	enc, err := newEncoder()
 	if err != nil {
 		f.Fatal(err)
@@ -21,7 +22,8 @@ func FuzzRecord(f *testing.F) {
 		f.Fatal(err)
 	}
 	packed := enc.EncodeAll(bytes.Repeat([]byte("a"), 1000), nil)
-	f.Add(appendBody(nil, false, true, "lines/1", 1000, packed))
+	f.Add(appendBody(nil, false, flagZstd, "lines/1", 1000, packed))
+	f.Add(appendBody(nil, false, flagS2, "lines/1", 1000, s2.Encode(nil, bytes.Repeat([]byte("a"), 1000))))
 	key := offsetKey(kindRecord, 1, 2, 3)
 	f.Fuzz(func(t *testing.T, body []byte) {
 		if _, err := parse(key, body); err == nil {
@@ -33,7 +35,7 @@ func FuzzRecord(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if again := appendBody(nil, s.tick, s.zstd, string(s.codec), s.raw, s.data); len(again) > len(body) {
+		if again := appendBody(nil, s.tick, s.pack, string(s.codec), s.raw, s.data); len(again) > len(body) {
 			t.Errorf("%q reads back as %q", body, again)
 		}
 		if raw, err := unpack(dec, nil, &s); err == nil && len(raw) != s.raw {

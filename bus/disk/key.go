@@ -194,7 +194,7 @@ type stored struct {
 	end   uint64
 	count uint64
 	tick  bool
-	zstd  bool
+	pack  byte // flagZstd, flagS2, or 0
 	codec []byte
 	raw   int    // bytes that data has when it is not compressed
 	data  []byte // aliases what was parsed
@@ -203,19 +203,17 @@ type stored struct {
 const (
 	flagTick = 1 << iota
 	flagZstd
+	flagS2
 
 	codecMax = 255
 	rawMax   = recordMax
 )
 
 // appendBody appends the body of a record. data is compressed already if it is to be.
-func appendBody(dst []byte, tick, zstd bool, codec string, raw int, data []byte) []byte {
-	var flags byte
+func appendBody(dst []byte, tick bool, pack byte, codec string, raw int, data []byte) []byte {
+	flags := pack
 	if tick {
 		flags |= flagTick
-	}
-	if zstd {
-		flags |= flagZstd
 	}
 	dst = append(dst, flags, byte(len(codec)))
 	dst = append(dst, codec...)
@@ -237,16 +235,16 @@ func parse(key, value []byte) (s stored, err error) {
 	}
 	s.time, s.end, s.count = int64(binary.LittleEndian.Uint64(value[4:])), binary.LittleEndian.Uint64(value[12:]), binary.LittleEndian.Uint64(value[20:])
 	flags, n := body[0], int(body[1])
-	if flags&^(flagTick|flagZstd) != 0 {
+	if flags&^(flagTick|flagZstd|flagS2) != 0 || flags&flagZstd != 0 && flags&flagS2 != 0 {
 		return s, fmt.Errorf("it is marked %#x, which this program does not know: it was written by a newer kemi", flags)
 	}
-	s.tick, s.zstd = flags&flagTick != 0, flags&flagZstd != 0
+	s.tick, s.pack = flags&flagTick != 0, flags&^flagTick
 	if body = body[2:]; len(body) < n {
 		return s, errValue
 	}
 	s.codec, body = body[:n], body[n:]
 	raw, k := binary.Uvarint(body)
-	if k <= 0 || raw > rawMax || !s.zstd && raw != uint64(len(body)-k) {
+	if k <= 0 || raw > rawMax || s.pack == 0 && raw != uint64(len(body)-k) {
 		return s, errValue
 	}
 	s.raw, s.data = int(raw), body[k:]

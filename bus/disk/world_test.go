@@ -259,6 +259,7 @@ func (w *world) open() error {
 	}
 	w.db = db
 	config := TopicConfig[reading]{Partitions: w.parts, Codecs: linesOnly}
+	config.Zstd = w.rnd.IntN(2) == 0 // it may change from one start to the next
 	if w.a, err = NewTopic(db, "a", config); err != nil {
 		return err
 	}
