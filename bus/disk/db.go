@@ -35,7 +35,7 @@ const (
 	defaultBallast = 16 << 20
 	defaultCache   = 32 << 20
 	defaultTick    = time.Second
-	memTable       = 8 << 20 // five logs of that size may be there, to be used again
+	memTable       = 16 << 20 // five logs of that size may be there, to be used again
 )
 
 var (
@@ -250,14 +250,17 @@ func engineOptions(fs vfs.FS) *pebble.Options {
 		FS:                          fs,
 		FormatMajorVersion:          engineFormat,
 		MemTableSize:                memTable,
+		LBaseMaxBytes:               1 << 30, // what is appended is seldom in the way of what is there
 		MemTableStopWritesThreshold: 4,
 		L0CompactionThreshold:       4,
 		FlushDelayDeleteRange:       10 * time.Second,
 		MaxOpenFiles:                500,
 		CompactionConcurrencyRange:  func() (int, int) { return 1, max(1, runtime.GOMAXPROCS(0)/2) },
 	}
+	// A table is written again when there is something new of one of its partitions: so
+	// it has few of them.
 	for i := range o.TargetFileSizes {
-		o.TargetFileSizes[i] = 16 << 20
+		o.TargetFileSizes[i] = 4 << 20
 	}
 	// Values are compressed already.
 	o.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionNone })
@@ -292,7 +295,7 @@ func (d *DB) start(late *lateRemoval, do func() error) error {
 }
 
 func newEncoder() (*zstd.Encoder, error) {
-	// It is used by EncodeAll alone; this many do so at a time.
+	// It is used by EncodeAll alone, for topics that want it; this many do so at a time.
 	return zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(runtime.GOMAXPROCS(0)),
 		zstd.WithEncoderCRC(false), zstd.WithWindowSize(1<<20))
 }
