@@ -28,7 +28,7 @@ type write[T any] struct {
 	split   *bus.Splitter[T]
 	records []kgo.Record
 	headers []kgo.RecordHeader
-	buf     []byte
+	arena   arena
 	codec   []byte                 // the name
 	after   map[int32]origin.Stamp // by partition: what was put there last
 	refused []kemi.Failure
@@ -157,7 +157,7 @@ func (w *write[T]) release() {
 	clear(w.refused)
 	clear(w.after)
 	w.records, w.headers, w.refused, w.bytes = w.records[:0], w.headers[:0], w.refused[:0], 0
-	if w.buf = w.buf[:0]; cap(w.buf) <= most {
+	if w.arena.reset() <= most {
 		w.topic.writes.Put(w)
 	}
 }
@@ -193,10 +193,9 @@ func (w *write[T]) segment(batch []T, at int, stamp origin.Stamp) {
 
 // chunk makes one record of the records [i,j) of a part, or as many as are needed.
 func (w *write[T]) chunk(part bus.Part[T], i, j, at int, partition int32, key []byte, stamp origin.Stamp) {
-	from := len(w.buf)
-	buf, err := w.topic.config.Codecs.Write.AppendBatch(w.buf, part.Records[i:j])
+	value, err := w.topic.config.Codecs.Write.AppendBatch(w.arena.room(), part.Records[i:j])
 	most := int(w.topic.c.limit(w.topic.name)) - overhead - len(key) - len(stamp.Reader)
-	size := len(buf) - from
+	size := len(value)
 	switch {
 	case err == nil && size <= most:
 	case j-i > 1: // in halves, to keep together as much as can be and to find who is to blame
@@ -214,8 +213,8 @@ func (w *write[T]) chunk(part bus.Part[T], i, j, at int, partition int32, key []
 		w.refused = append(w.refused, kemi.Failure{Index: at + part.Index(i), Err: kemi.Permanent(err)})
 		return
 	}
-	w.buf = buf
-	r := kgo.Record{Topic: w.topic.name, Partition: partition, Key: key, Value: buf[from:len(buf):len(buf)]}
+	value = w.arena.keep(value)
+	r := kgo.Record{Topic: w.topic.name, Partition: partition, Key: key, Value: value}
 	first := len(w.headers)
 	w.headers = append(w.headers, kgo.RecordHeader{Key: headerCodec, Value: w.codec})
 	if stamp.Seq != 0 {
@@ -232,7 +231,47 @@ func (w *write[T]) chunk(part bus.Part[T], i, j, at int, partition int32, key []
 
 // text puts text beside the values.
 func (w *write[T]) text(app func([]byte) []byte) []byte {
-	from := len(w.buf)
-	w.buf = app(w.buf)
-	return w.buf[from:len(w.buf):len(w.buf)]
+	return w.arena.keep(app(w.arena.room()))
+}
+
+// arena is memory that is given out in pieces, and is not moved when it grows.
+type arena struct {
+	blocks [][]byte // the one in use has its length
+	at     int
+	last   int // how large a piece may be expected to be
+}
+
+const arenaBlock = 64 << 10
+
+// room returns an empty slice to append to, after which keep is to be called, or else
+// nothing was taken.
+func (a *arena) room() []byte {
+	for ; a.at < len(a.blocks); a.at++ {
+		b := a.blocks[a.at]
+		if free := cap(b) - len(b); free >= min(a.last, cap(b)/2) && free > 0 {
+			return b[len(b):]
+		}
+	}
+	a.blocks = append(a.blocks, make([]byte, 0, max(arenaBlock, 8*a.last)))
+	return a.blocks[a.at]
+}
+
+// keep keeps what was appended to room.
+func (a *arena) keep(piece []byte) []byte {
+	a.last = max(len(piece), a.last-a.last/8)
+	b := &a.blocks[a.at]
+	if free := cap(*b) - len(*b); cap(piece) == free && len(piece) > 0 && &piece[0] == &(*b)[:len(*b)+1][len(*b)] {
+		*b = (*b)[:len(*b)+len(piece)]
+	} // or else it has outgrown the block, and is by itself
+	return piece[:len(piece):len(piece)]
+}
+
+// reset makes all of it free again and returns how much that is.
+func (a *arena) reset() (size int) {
+	for i, b := range a.blocks {
+		size += cap(b)
+		a.blocks[i] = b[:0]
+	}
+	a.at = 0
+	return size
 }
