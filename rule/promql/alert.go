@@ -55,11 +55,12 @@ var errSameLabels = errors.New("the expression gives several series that have th
 // judge takes the result of an alert's expression at time t through the life cycle
 // and returns the changes, in order of labels. It is that of Prometheus, but for
 // the limit: there, too many alerts clear them all; here the ones that are there
-// stay, new ones are admitted up to the limit, and left says how many were not.
-func (r *rule) judge(res prom.Vector, t millis) (changed []kemi.Alert, left int, err error) {
-	now, err := r.instances(res, t)
+// stay, new ones are admitted up to the limit, and left says how many were not. Those
+// whose labels are too many or too long are none; large says how many there would be.
+func (r *rule) judge(res prom.Vector, t millis) (changed []kemi.Alert, left, large int, err error) {
+	now, large, err := r.instances(res, t)
 	if err != nil {
-		return nil, 0, err
+		return nil, 0, 0, err
 	}
 	for key, x := range r.active {
 		if n, holds := now[key]; holds {
@@ -91,7 +92,7 @@ func (r *rule) judge(res prom.Vector, t millis) (changed []kemi.Alert, left int,
 		}
 	}
 	slices.SortFunc(changed, func(a, b kemi.Alert) int { return a.Labels.Compare(b.Labels) })
-	return changed, left, nil
+	return changed, left, large, nil
 }
 
 // firing is an alert that was told as firing.
@@ -146,9 +147,10 @@ func (r *rule) admit(fresh map[kemi.Labels]*instance) int {
 	return len(fresh) - room
 }
 
-// instances makes an instance of each series of a result.
-func (r *rule) instances(res prom.Vector, t millis) (map[kemi.Labels]*instance, error) {
-	now := make(map[kemi.Labels]*instance, len(res))
+// instances makes an instance of each series of a result, but for those with labels that
+// do not fit, and says how many these are.
+func (r *rule) instances(res prom.Vector, t millis) (now map[kemi.Labels]*instance, large int, err error) {
+	now = make(map[kemi.Labels]*instance, len(res))
 	var set []kemi.Label
 	var d data
 	for _, s := range res {
@@ -166,17 +168,21 @@ func (r *rule) instances(res prom.Vector, t millis) (map[kemi.Labels]*instance, 
 		})
 		set = r.expand(set, r.labels, &d)
 		if err := r.scope.over(); err != nil && slices.ContainsFunc(r.labels, func(t text) bool { return t.tmpl != nil }) {
-			return nil, err // the labels would be those of another alert
+			return nil, 0, err // the labels would be those of another alert
 		}
 		set = append(set, kemi.Label{Name: labels.AlertName, Value: r.name})
+		if !fits(set) {
+			large++
+			continue
+		}
 		key := kemi.NewLabels(set...)
 		if now[key] != nil {
-			return nil, errSameLabels
+			return nil, 0, errSameLabels
 		}
 		annotations := kemi.NewLabels(r.expand(set[:0], r.annotations, &d)...)
 		now[key] = &instance{labels: key, annotations: annotations, value: s.F, active: t}
 	}
-	return now, nil
+	return now, large, nil
 }
 
 func (r *rule) expand(dst []kemi.Label, ts []text, d *data) []kemi.Label {

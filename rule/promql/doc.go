@@ -52,6 +52,8 @@
 //     they could not be told apart.
 //   - limit keeps the alerts and series that are there, lets new ones in up to the
 //     limit and reports the rest as an error of the rule. Prometheus clears them all.
+//   - An alert has at most 1024 labels, with 64 kB of names and values; one that would
+//     have more is left out and reported as an error of the rule.
 //   - Intervals start at the epoch, not at a time of the group's own.
 //   - A rule with sql instead of expr is one of rule/sql and passed over.
 //
@@ -77,7 +79,9 @@
 // told of it; and how far evaluations have come. An alert that fires goes on to fire, with
 // its StartsAt, is not told twice, and is resolved once: by what metrics say afterwards,
 // not by the silence of the time when nothing ran. If its rule is gone by then, or has
-// another name, group or label, it is told as resolved, as after a reload.
+// another name, group or label, it is told as resolved, as after a reload. An entry that
+// cannot be read, as after a step back to an older kemi, stops nothing: it is dropped and
+// counted ([Status].Unreadable), and what the replay made of its alert stands.
 //
 // [Rules.Proof] shows that a replay gives what the live run gave. It cannot where all
 // that still comes are metrics older than what has been evaluated, from hosts whose

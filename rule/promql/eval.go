@@ -187,12 +187,12 @@ func (r *Rules) evaluate(ctx context.Context, dst []kemi.Alert, g *group, t mill
 			x.result = resultOf(res, t)
 		}
 		var out []prom.Sample
-		left := 0
+		left, large := 0, 0
 		switch {
 		case err != nil:
 		case x.alert:
 			var changed []kemi.Alert
-			if changed, left, err = x.judge(res, t); err == nil {
+			if changed, left, large, err = x.judge(res, t); err == nil {
 				dst = append(dst, r.once(changed)...)
 				out = x.alertSeries(r.store, at)
 			}
@@ -205,6 +205,9 @@ func (r *Rules) evaluate(ctx context.Context, dst []kemi.Alert, g *group, t mill
 		}
 		if left > 0 {
 			err = errors.Join(err, fmt.Errorf("more than %d alerts or series, the limit of the group: %d were left out", g.limit, left))
+		}
+		if large > 0 {
+			err = errors.Join(err, fmt.Errorf("more than %d labels or %d bytes of them: %d alerts were left out", maxSet, maxLabelBytes, large))
 		}
 		r.note(x, err)
 		cancel()

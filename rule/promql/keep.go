@@ -4,10 +4,13 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strconv"
 	"strings"
+
+	"go.uber.org/zap"
 
 	"github.com/kemi-go/kemi"
 )
@@ -72,10 +75,6 @@ func (r *Rules) Keep(dst []kemi.Kept) []kemi.Kept {
 	}
 	r.unkept = false
 	from := len(dst)
-	for _, key := range r.orphans {
-		dst = append(dst, kemi.Kept{Key: key})
-	}
-	r.orphans = nil
 	now := make(map[markKey]mark, len(r.kept))
 	for _, g := range r.groups {
 		for _, x := range g.rules {
@@ -100,36 +99,58 @@ func (r *Rules) Keep(dst []kemi.Kept) []kemi.Kept {
 		}
 	}
 	r.kept = now
+	if len(r.orphans) > 0 {
+		used := make(map[string]bool, len(now))
+		for k := range now {
+			used[k.String()] = true
+		}
+		for _, key := range r.orphans {
+			if !used[key] { // what could not be read may be the key of an alert that is there
+				dst = append(dst, kemi.Kept{Key: key})
+			}
+		}
+		r.orphans = nil
+	}
 	slices.SortFunc(dst[from:], func(a, b kemi.Kept) int { return strings.Compare(a.Key, b.Key) })
 	return dst
 }
 
 // Restore puts the alerts and the clock back to where they were, after a replay. What a
 // replay has made of an alert stays where nothing else was kept: its value and its
-// annotations, unless its rule depends on all the past. Alerts that were not kept did not fire or wait then; if their condition
-// holds, they begin now. Those that fired for a rule that is gone come as resolved with
-// the next tick.
+// annotations, unless its rule depends on all the past. Alerts that were not kept did not
+// fire or wait then; if their condition holds, they begin now. Those that fired for a rule
+// that is gone come as resolved with the next tick.
+//
+// An entry that cannot be read, because it is damaged or was written by a newer kemi, is
+// dropped, logged and counted in [Status].Unreadable: one that stopped the restart would
+// stop it each time. What the replay has made of such an alert, or of the clock, stands.
+// The error is nil.
 func (r *Rules) Restore(kept []kemi.Kept) error {
 	var notes []restored
 	var clock *reckoning
 	var orphans []string
+	lost := map[string]error{}
 	for _, e := range kept {
 		switch {
 		case len(e.Value) == 0:
 		case e.Key == clockKey:
-			clock = new(reckoning)
-			if err := clock.read(e.Value); err != nil {
-				return fmt.Errorf("promql: kept state %q: %w", e.Key, err)
+			k := new(reckoning)
+			if err := k.read(e.Value); err != nil {
+				lost[e.Key] = err
+				continue
 			}
+			clock = k
 		case strings.HasPrefix(e.Key, alertPrefix):
 			n := restored{key: e.Key}
 			if err := n.read(e.Value); err != nil {
-				return fmt.Errorf("promql: kept state %.100q: %w", e.Key, err)
+				lost[e.Key] = err
+				continue
 			}
 			rule, _, _ := strings.Cut(e.Key[len(alertPrefix):], "/")
 			id, err := strconv.ParseUint(rule, 16, 64)
 			if err != nil {
-				return fmt.Errorf("promql: kept state %.100q: %w", e.Key, errNote)
+				lost[e.Key] = errNote
+				continue
 			}
 			n.rule = id
 			notes = append(notes, n)
@@ -141,15 +162,22 @@ func (r *Rules) Restore(kept []kemi.Kept) error {
 
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.lose(lost)
 	before := map[markKey]*instance{}
+	var stand []*instance
 	if !r.restored { // else there is more of the same
 		r.restored = true
 		r.kept, r.firing, r.farewell = map[markKey]mark{}, map[kemi.Labels]*firing{}, nil
 		for _, x := range rulesOf(r.groups) {
 			for _, a := range x.active {
-				before[markKey{x.id, a.labels}] = a
+				k := markKey{x.id, a.labels}
+				if len(lost) > 0 && lost[k.String()] != nil {
+					stand = append(stand, a)
+					continue
+				}
+				before[k] = a
+				delete(x.active, a.labels)
 			}
-			clear(x.active)
 		}
 	}
 	r.orphans = append(r.orphans, orphans...)
@@ -174,13 +202,14 @@ func (r *Rules) Restore(kept []kemi.Kept) error {
 		if !a.firing {
 			continue
 		}
-		if f := r.firing[a.labels]; f != nil {
-			f.rules++
-		} else {
-			r.firing[a.labels] = &firing{1, toUTC(n.since)}
-		}
+		r.fires(a.labels, n.since)
 		if x == nil {
 			gone = append(gone, a.resolved(n.name, max(r.evaluated, a.fired)))
+		}
+	}
+	for _, a := range stand { // after the notes: they know since when it was told
+		if a.firing {
+			r.fires(a.labels, a.fired)
 		}
 	}
 	slices.SortFunc(gone, func(a, b kemi.Alert) int { return a.Labels.Compare(b.Labels) })
@@ -199,6 +228,32 @@ func (r *Rules) Restore(kept []kemi.Kept) error {
 	r.unkept = true
 	r.publish()
 	return nil
+}
+
+// fires notes that an alert was told as firing for one more rule.
+func (r *Rules) fires(l kemi.Labels, since millis) {
+	if f := r.firing[l]; f != nil {
+		f.rules++
+	} else {
+		r.firing[l] = &firing{1, toUTC(since)}
+	}
+}
+
+// lose counts and tells what could not be read, and has it forgotten with the next Keep,
+// unless that keeps it anew.
+func (r *Rules) lose(lost map[string]error) {
+	if len(lost) == 0 {
+		return
+	}
+	keys := slices.Sorted(maps.Keys(lost))
+	for _, key := range keys {
+		if key != clockKey { // it is always kept anew
+			r.orphans = append(r.orphans, key)
+		}
+	}
+	r.unreadable += uint64(len(lost))
+	r.log.Warn("some of what was kept of the alerts cannot be read and is dropped: what the replay made of them stands",
+		zap.Int("entries", len(lost)), zap.String("first", fmt.Sprintf("%.100s", keys[0])), zap.Error(lost[keys[0]]))
 }
 
 // owners says which rule has the alerts that are kept of a rule.
@@ -263,10 +318,21 @@ type restored struct {
 
 const (
 	noteVersion    = 1
-	maxNote        = 1 << 20 // bytes
+	maxNote        = 1 << 20  // bytes: of what is read; what is written has far less
+	maxLabelBytes  = 64 << 10 // bytes of names and values; see fits
 	maxAnnotations = 16 << 10
 	maxSet         = 1 << 10 // labels
 )
+
+// fits says whether an alert may have these labels. Values come with the metrics, from
+// anyone, and the note of an alert has to be one that Restore takes.
+func fits(set []kemi.Label) bool {
+	size := 0
+	for _, l := range set {
+		size += len(l.Name) + len(l.Value)
+	}
+	return size <= maxLabelBytes && len(set) <= maxSet
+}
 
 var errNote = errors.New("it is not what this program keeps of an alert")
 

@@ -339,34 +339,150 @@ func TestAProofSeesValuesLabelsAndAbsence(t *testing.T) {
 	}
 }
 
-func TestWhatIsNotOfThisProgramIsRefused(t *testing.T) {
+// TestWhatCannotBeReadIsDropped: it stops no restart, leaves what the replay has made, is
+// counted, and is forgotten or kept anew.
+func TestWhatCannotBeReadIsDropped(t *testing.T) {
+	hot := every(5*time.Second, "cpu", between(0, time.Hour), "web1", "web2")
 	b := newBench(t, hotLong)
-	b.run(time.Minute, every(5*time.Second, "cpu", between(0, time.Hour), "web1"))
-	kept := map[string][]byte{}
-	b.keep(kept)
-	for key, value := range kept {
-		for n := range value {
-			broken := bytes.Clone(value[:n])
-			if n > 0 && b.rules.Restore([]kemi.Kept{{Key: key, Value: broken}}) == nil {
-				t.Fatalf("%d of %d bytes of %s are taken", n, len(value), key)
+	b.run(10*time.Minute, hot)
+	whole := map[string][]byte{}
+	b.keep(whole)
+	if len(whole) != 3 {
+		t.Fatalf("%d entries", len(whole))
+	}
+	b.want("15 Hot firing web1", "15 Hot firing web2")
+	for key, value := range whole {
+		broken := map[string][]byte{
+			"of a newer kemi": append([]byte{noteVersion + 1}, value[1:]...),
+			"a byte more":     append(bytes.Clone(value), 0),
+			"too long":        append(bytes.Clone(value), make([]byte, maxNote)...),
+		}
+		for n := 1; n < len(value); n++ {
+			broken[fmt.Sprintf("%d of %d bytes", n, len(value))] = value[:n]
+		}
+		for what, text := range broken {
+			kept := maps.Clone(whole)
+			kept[key] = text
+			b.restart(kept, time.Minute, hot, "")
+			if n := b.rules.Status().Unreadable; n != 1 {
+				t.Fatalf("%s of %s: %d are counted", what, key, n)
+			}
+			as := b.rules.Active()
+			if len(as) != 2 {
+				t.Fatalf("%s of %s: active %+v", what, key, as)
+			}
+			for _, a := range as { // that of the entry began with the minute that was replayed
+				if a.State != kemi.StateFiring || key == clockKey && !a.StartsAt.Equal(epoch.Add(15*time.Second)) {
+					t.Fatalf("%s of %s: active %+v", what, key, a)
+				}
+			}
+			b.keep(kept)
+			if !maps.Equal(sizesOf(kept), sizesOf(whole)) || bytes.Equal(kept[key], text) {
+				t.Fatalf("%s of %s: then %q is kept", what, key, kept)
 			}
 		}
-		newer := append([]byte{9}, value[1:]...)
-		if err := b.rules.Restore([]kemi.Kept{{Key: key, Value: newer}}); err == nil || !strings.Contains(err.Error(), "newer kemi") {
-			t.Fatalf("a newer version: %v", err)
+	}
+	// All of it, as after a step back, and with keys that are of no alert.
+	kept := map[string][]byte{alertPrefix + "zz/1": {noteVersion}, "of a stage that was here before": {1}}
+	for key, value := range whole {
+		kept[key] = append([]byte{noteVersion + 1}, value[1:]...)
+	}
+	b.restart(kept, time.Minute, hot, "")
+	if n := b.rules.Status().Unreadable; n != 4 {
+		t.Fatalf("%d are counted", n)
+	}
+	b.keep(kept)
+	if !maps.Equal(sizesOf(kept), sizesOf(whole)) {
+		t.Fatalf("then %q is kept", kept)
+	}
+	// Nothing is told twice, and both are resolved once.
+	b.run(time.Minute, hot)
+	b.want()
+	b.run(time.Minute, every(5*time.Second, "cpu", between(0, 0), "web1", "web2"))
+	b.want("665 Hot resolved web1", "665 Hot resolved web2")
+	b.keep(kept)
+	if n := alerts(kept); n != 0 {
+		t.Fatalf("%d alerts are kept after all were resolved", n)
+	}
+}
+
+// sizesOf has the keys; the times in the values depend on the replay.
+func sizesOf(kept map[string][]byte) map[string]bool {
+	m := map[string]bool{}
+	for k := range kept {
+		m[k] = true
+	}
+	return m
+}
+
+// TestAnUnreadableAlertThatNobodyRaisesIsForgotten: neither in memory nor in what is kept
+// does anything of it remain.
+func TestAnUnreadableAlertThatNobodyRaisesIsForgotten(t *testing.T) {
+	hot := every(5*time.Second, "cpu", between(0, time.Minute), "web1")
+	b := newBench(t, hotLong)
+	b.run(30*time.Second, hot)
+	kept := map[string][]byte{}
+	b.keep(kept)
+	for key := range kept {
+		kept[key] = []byte("no note")
+	}
+	b.now = b.now.Add(time.Hour)
+	b.restart(kept, time.Minute, every(5*time.Second, "cpu", between(0, 0), "web1"), "")
+	b.keep(kept)
+	if as := b.rules.Active(); len(as) != 0 || alerts(kept) != 0 {
+		t.Fatalf("active %+v, kept %q", as, kept)
+	}
+}
+
+// TestWhatIsKeptCanBeRestored whatever labels are pushed: an alert with labels that do not
+// fit is left out and told as an error of the rule, and the others fire.
+func TestWhatIsKeptCanBeRestored(t *testing.T) {
+	labels := func(n int) []string {
+		kv := []string{"host", "many"}
+		for i := range n - 3 { // with __name__, host and alertname
+			kv = append(kv, fmt.Sprint("l", i), "v")
 		}
-		if err := b.rules.Restore([]kemi.Kept{{Key: key, Value: append(bytes.Clone(value), 0)}}); err == nil {
-			t.Fatal("one byte more is taken")
+		return kv
+	}
+	const names = len("host" + "long" + "x" + "alertname" + "Hot")
+	for _, c := range []struct {
+		what   string
+		labels []string
+		told   string
+		failed bool
+	}{
+		{"the longest", []string{"host", "long", "x", strings.Repeat("v", maxLabelBytes-names)}, "15 Hot firing long", false},
+		{"a byte more", []string{"host", "long", "x", strings.Repeat("v", maxLabelBytes-names+1)}, "", true},
+		{"longer than a note", []string{"host", "long", "x", strings.Repeat("v", maxNote)}, "", true},
+		{"the most", labels(maxSet + 1), "15 Hot firing many", false},
+		{"one more", labels(maxSet + 2), "", true},
+	} {
+		b := newBench(t, hotLong)
+		source := func(time.Time) []kemi.Metric {
+			return []kemi.Metric{gauge("cpu", 100, "host", "ok"), gauge("cpu", 100, c.labels...)}
 		}
-	}
-	if as := b.rules.Active(); len(as) != 1 || as[0].State != kemi.StateFiring {
-		t.Fatalf("what was refused has left a trace: %+v", as)
-	}
-	if err := b.rules.Restore([]kemi.Kept{{Key: "of a stage that was here before", Value: []byte{1}}}); err != nil {
-		t.Fatal(err)
-	}
-	if got := b.rules.Keep(nil); len(got) == 0 || !slices.ContainsFunc(got, func(e kemi.Kept) bool { return e.Value == nil && strings.HasPrefix(e.Key, "of a stage") }) {
-		t.Fatalf("it is kept for ever: %v", got)
+		b.run(time.Minute, source)
+		want := []string{"15 Hot firing ok"}
+		if c.told != "" {
+			want = []string{c.told, "15 Hot firing ok"}
+		}
+		b.want(want...)
+		rule := b.rules.Status().Groups[0].Rules[0]
+		if got := strings.Contains(rule.Error, "1 alerts were left out"); got != c.failed || (rule.Failures > 0) != c.failed {
+			t.Errorf("%s: %d failures: %.200s", c.what, rule.Failures, rule.Error)
+		}
+		kept := map[string][]byte{}
+		b.keep(kept)
+		for key, value := range kept {
+			if len(value) > maxNote/2 {
+				t.Errorf("%s: %d bytes are kept as %s", c.what, len(value), key)
+			}
+		}
+		firing := len(b.rules.Active())
+		b.restart(kept, 0, source, "")
+		if got := len(b.rules.Active()); got != firing || got != len(want) || b.rules.Status().Unreadable != 0 {
+			t.Errorf("%s: %d alerts of %d are restored", c.what, got, firing)
+		}
 	}
 }
 

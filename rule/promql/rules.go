@@ -104,11 +104,12 @@ type Rules struct {
 	version uint64 // of the rules and the configuration
 	changed millis // the tick before the last reload; 0: none
 
-	kept      map[markKey]mark // as of the last Keep
-	keptClock reckoning
-	unkept    bool     // some alert may have changed since
-	orphans   []string // what is kept and of no use
-	restored  bool
+	kept       map[markKey]mark // as of the last Keep
+	keptClock  reckoning
+	unkept     bool     // some alert may have changed since
+	orphans    []string // what is kept and of no use
+	unreadable uint64   // entries that were dropped by Restore
+	restored   bool
 }
 
 // New reads the rule files and returns the rules. The error names every file and

@@ -10,12 +10,13 @@ import (
 
 // Status is how the rules are doing, for screens and for metrics.
 type Status struct {
-	Groups    []GroupStatus `json:"groups"`
-	Evaluated time.Time     `json:"evaluated,omitzero"` // event time that evaluations have reached
-	Skipped   uint64        `json:"skipped"`            // evaluations left out because the rules had fallen too far behind, or in a gap
-	Gaps      uint64        `json:"gaps"`               // times that no tick came for longer than MaxDelay, or that ticks went back as far
-	Refused   string        `json:"refused,omitempty"`  // why a file was not taken at the last reload; the old one is in force
-	Store     StoreStatus   `json:"store"`
+	Groups     []GroupStatus `json:"groups"`
+	Evaluated  time.Time     `json:"evaluated,omitzero"` // event time that evaluations have reached
+	Skipped    uint64        `json:"skipped"`            // evaluations left out because the rules had fallen too far behind, or in a gap
+	Gaps       uint64        `json:"gaps"`               // times that no tick came for longer than MaxDelay, or that ticks went back as far
+	Unreadable uint64        `json:"unreadable"`         // entries of what was kept for restarts that were damaged or of a newer kemi, and were dropped
+	Refused    string        `json:"refused,omitempty"`  // why a file was not taken at the last reload; the old one is in force
+	Store      StoreStatus   `json:"store"`
 }
 
 // GroupStatus is how one group is doing.
@@ -63,7 +64,7 @@ type snapshot struct {
 
 // publish makes a new snapshot. The rules are locked.
 func (r *Rules) publish() {
-	v := &snapshot{status: Status{Skipped: r.skipped, Gaps: r.gaps}}
+	v := &snapshot{status: Status{Skipped: r.skipped, Gaps: r.gaps, Unreadable: r.unreadable}}
 	if r.evaluated > 0 {
 		v.status.Evaluated = toUTC(r.evaluated)
 	}
