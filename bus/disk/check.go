@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"math/rand/v2"
 	"os"
 	"slices"
 	"strconv"
@@ -298,8 +299,8 @@ func (s *salvage) know() {
 			continue
 		}
 		if key[0] == kindTopic {
-			var version, id, n uint64
-			_ = unsealInts([]byte(key), v.value, &version, &id, &n)
+			var version, id, n, mark uint64
+			_ = unsealInts([]byte(key), v.value, &version, &id, &n, &mark)
 			s.topics[uint32(id)] = topicEnds{uint32(id), key[1:], make([]int64, n)}
 		}
 	}
@@ -317,7 +318,7 @@ func (s *salvage) note() {
 			s.damage("nothing is known about topic %q but what is in %s", e.name, endsName)
 			s.topics[e.id] = topicEnds{e.id, e.name, make([]int64, len(e.ends))}
 			key := topicKey(e.name)
-			s.small[string(key)] = version{value: sealInts(key, 1, uint64(e.id), uint64(len(e.ends)))}
+			s.small[string(key)] = version{value: sealInts(key, 1, uint64(e.id), uint64(len(e.ends)), rand.Uint64())}
 		}
 	}
 }
@@ -333,11 +334,11 @@ func (s *salvage) keys() []string {
 
 // readSmall checks a value that is not a record.
 func readSmall(key, value []byte) error {
-	var a, b, c uint64
+	var a, b, c, d uint64
 	var ok bool
 	switch key[0] {
 	case kindTopic:
-		if err := unsealInts(key, value, &a, &b, &c); err != nil {
+		if err := unsealInts(key, value, &a, &b, &c, &d); err != nil {
 			return err
 		}
 		if ok = a == 1 && b > 0 && b <= math.MaxUint32 && c > 0 && c <= partitionMax; !ok {

@@ -36,6 +36,7 @@ type request struct {
 	write   func(b *pebble.Batch)
 	keep    bool // keep the positions of all readers with it, now
 
+	left  uint64 // records that were left out; for the caller when it is done
 	taken atomic.Bool
 	done  chan error
 }
@@ -223,6 +224,7 @@ func (c *committer) append(b *pebble.Batch, r *request, now int64) (some bool) {
 	mark := before
 	for i, m := range r.marks {
 		if m.Seq <= mark {
+			r.left += uint64(r.records[i])
 			r.topic.duplicates.Add(uint64(r.records[i]))
 		} else if m.End > from {
 			mark, some = m.Seq, true

@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -493,11 +494,11 @@ func (d *DB) load() error {
 	defer func() { _ = it.Close() }()
 	for it.First(); it.Valid(); it.Next() {
 		name := string(it.Key()[1:])
-		var version, id, n uint64
-		if err := unsealInts(it.Key(), it.Value(), &version, &id, &n); err != nil || version != 1 || n == 0 || n > partitionMax || id == 0 || id > math.MaxUint32 {
+		var version, id, n, mark uint64
+		if err := unsealInts(it.Key(), it.Value(), &version, &id, &n, &mark); err != nil || version != 1 || n == 0 || n > partitionMax || id == 0 || id > math.MaxUint32 {
 			return damaged(d.Dir, fmt.Errorf("what is kept about topic %q cannot be read: %w", name, cmp.Or(err, errValue)))
 		}
-		t := newTopic(d, name, uint32(id), int(n))
+		t := newTopic(d, name, uint32(id), mark, int(n))
 		if err := t.load(); err != nil {
 			return err
 		}
@@ -555,6 +556,7 @@ type topic struct {
 	db      *DB
 	name    string
 	id      uint32
+	mark    uint64 // no other topic has it, of this DB or another
 	parts   []*part
 	claimed bool // by a Topic; under the DB's lock, as is …
 	open    bool
@@ -572,13 +574,17 @@ type topic struct {
 	refused    atomic.Uint64 // Writes, because the disk was full
 }
 
-func newTopic(d *DB, name string, id uint32, n int) *topic {
-	t := &topic{db: d, name: name, id: id, parts: make([]*part, n), marks: map[origin.Source]origin.Seq{}, readers: map[readerName]*reader{}}
+func newTopic(d *DB, name string, id uint32, mark uint64, n int) *topic {
+	t := &topic{db: d, name: name, id: id, mark: mark, parts: make([]*part, n), marks: map[origin.Source]origin.Seq{}, readers: map[readerName]*reader{}}
 	for p := range t.parts {
 		t.parts[p] = &part{topic: t, number: int32(p)}
 	}
 	return t
 }
+
+// log is what the topic goes by in the origin of what is made of it. One that is made
+// anew begins with offset 0 again, and is another.
+func (t *topic) log() string { return t.name + "#" + strconv.FormatUint(t.mark, 36) }
 
 // load reads how far the partitions and the readers have come.
 func (t *topic) load() error {

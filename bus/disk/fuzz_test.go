@@ -52,7 +52,7 @@ func FuzzSmall(f *testing.F) {
 	key := partKey(kindBounds, 1, 2)
 	f.Add(key, sealInts(key, 1, 2, 3, 4, 5)[4:])
 	key = topicKey("a")
-	f.Add(key, sealInts(key, 1, 2, 3)[4:])
+	f.Add(key, sealInts(key, 1, 2, 3, 4)[4:])
 	key = markKey(1, 2, "a@b")
 	f.Add(key, sealInts(key, 7)[4:])
 	key = offsetKey(kindHole, 1, 2, 3)

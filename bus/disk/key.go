@@ -11,7 +11,7 @@ import (
 
 // The kinds of keys, which are the first byte.
 //
-//	T name                              a topic: id, partitions
+//	T name                              a topic: id, partitions, what no other has
 //	B topic partition                   bounds of the partition
 //	H topic partition offset            a hole that a repair has left: its end
 //	M topic source-partition reader     how far the output of a reader has come: Seq

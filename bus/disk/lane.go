@@ -54,7 +54,7 @@ func (s source[T]) Run(ctx context.Context, out kemi.Sink[T]) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	closed := false
-	m := s.topic.reader(s.name).join()
+	m := s.topic.join(s.name)
 	defer m.leave()
 	asked, over := ctx.Done(), d.done
 	for {
@@ -90,7 +90,8 @@ func (s source[T]) Run(ctx context.Context, out kemi.Sink[T]) error {
 // open opens the lane of the flow and returns what is to run then.
 func (s source[T]) open(ctx context.Context, l *lane, out kemi.Sink[T]) func() {
 	rec := recovery.Open(out, recovery.Config[T]{
-		Topic: s.topic.name, Reader: s.name.name, Partition: l.part.number,
+		Topic: s.topic.name, Reader: s.name.name, All: s.name.all, Partition: l.part.number,
+		Log: s.topic.log(),
 		Find: func(name string) bus.Codec[T] {
 			c, err := s.topic.codecs.Find(name)
 			if err != nil {

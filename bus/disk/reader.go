@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,6 +18,7 @@ import (
 	"github.com/kemi-go/kemi"
 	"github.com/kemi-go/kemi/bus/internal/deal"
 	"github.com/kemi-go/kemi/bus/internal/recovery"
+	"github.com/kemi-go/kemi/internal/origin"
 )
 
 // handOver is how long a Write may go on when its partition moves, before it is cut off
@@ -34,7 +37,7 @@ type reader struct {
 	pools   []*pool // of a group one at most, of an All one for each Run
 	damage  map[int32]error
 	warned  time.Time
-	dropped bool // forgotten
+	leaving chan struct{} // closed when it is forgotten, or is to stay; nil: nobody wants to forget it
 }
 
 // pool is members that share the partitions. All is under the reader's lock.
@@ -70,7 +73,7 @@ type lane struct {
 		Position() (recovery.Position, []kemi.Kept)
 	}
 	saved recovery.Position // under the reader's lock, as is …
-	held  []kemi.Kept       // what was asked for and could not be kept yet
+	held  map[string][]byte // what was asked for and could not be kept yet
 }
 
 func (t *topic) reader(n readerName) *reader {
@@ -140,13 +143,27 @@ func (r *reader) load(p *part) (*recovery.Position, []kemi.Kept, error) {
 	return &pos, kept, err
 }
 
-// join makes a member of a Run.
-func (r *reader) join() *member {
+// join makes a member of a Run. While the reader is being forgotten it waits, and begins
+// then with a new one.
+func (t *topic) join(n readerName) *member {
+	for {
+		m, wait := t.reader(n).join()
+		if m != nil {
+			return m
+		}
+		<-wait
+	}
+}
+
+func (r *reader) join() (_ *member, wait <-chan struct{}) {
 	d, n := r.topic.db, len(r.topic.parts)
 	d.runsMu.Lock() // before the reader's lock, as the committer takes them
 	defer d.runsMu.Unlock()
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.leaving != nil {
+		return nil, r.leaving
+	}
 	if len(r.pools) == 0 || r.name.all {
 		r.pools = append(r.pools, &pool{reader: r, owner: make([]*member, n), lanes: make([]*lane, n)})
 	}
@@ -154,7 +171,7 @@ func (r *reader) join() *member {
 	m.pool.members = append(m.pool.members, m)
 	m.pool.deal()
 	d.runs[m] = struct{}{}
-	return m
+	return m, nil
 }
 
 func (m *member) leave() {
@@ -273,9 +290,6 @@ func (m *member) keep(b *pebble.Batch) {
 	r := m.pool.reader
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.dropped {
-		return
-	}
 	type moved struct {
 		*lane
 		pos recovery.Position
@@ -288,7 +302,12 @@ func (m *member) keep(b *pebble.Batch) {
 			continue
 		}
 		pos, kept := l.from.Position()
-		l.held = append(l.held, kept...)
+		for _, e := range kept {
+			if l.held == nil {
+				l.held = map[string][]byte{}
+			}
+			l.held[e.Key] = e.Value
+		}
 		if len(l.held) > 0 || pos.Next != l.saved.Next || pos.Rewind != l.saved.Rewind || !pos.Clock.Equal(l.saved.Clock) || pos.Proof != l.saved.Proof {
 			all = append(all, moved{l, pos})
 		}
@@ -301,12 +320,12 @@ func (m *member) keep(b *pebble.Batch) {
 	}
 	for _, l := range all {
 		p := l.part.number
-		for _, e := range l.held {
-			key := append(readerPartKey(kindKept, r.topic.id, r.name, p), e.Key...)
-			if e.Value == nil {
+		for name, value := range l.held {
+			key := append(readerPartKey(kindKept, r.topic.id, r.name, p), name...)
+			if value == nil {
 				_ = b.Delete(key, nil)
 			} else {
-				_ = b.Set(key, seal(key, e.Value), nil)
+				_ = b.Set(key, seal(key, value), nil)
 			}
 		}
 		key := readerPartKey(kindPosition, r.topic.id, r.name, p)
@@ -316,40 +335,64 @@ func (m *member) keep(b *pebble.Batch) {
 	}
 }
 
-// Forget drops the position of a name, that of a group and that of an All, and what was
-// kept with it. It is an error while a source of that name runs.
+// Forget drops the position of a name, that of a group and that of an All, what was kept
+// with it, and what the topics of the DB know of its output: who reads by that name again
+// begins with the oldest record, and all that is made of it is written. It is an error
+// while a source of that name runs.
 func (t *Topic[T]) Forget(name string) error {
 	for _, n := range []readerName{{name, false}, {name, true}} {
-		t.readersMu.Lock()
-		r := t.readers[n]
-		t.readersMu.Unlock()
-		if r == nil {
-			continue
-		}
-		r.mu.Lock()
-		if len(r.pools) > 0 {
-			r.mu.Unlock()
-			return fmt.Errorf("disk: topic %q: %q still runs: stop it, then forget it", t.name, name)
-		}
-		r.dropped = true
-		r.mu.Unlock()
-		keys, err := r.keys()
-		if err != nil {
+		if err := t.reader(n).forget(); err != nil {
 			return err
 		}
-		err = t.db.wait(&request{write: func(b *pebble.Batch) {
+	}
+	return nil
+}
+
+func (r *reader) forget() error {
+	t, d := r.topic, r.topic.db
+	r.mu.Lock()
+	if len(r.pools) > 0 || r.leaving != nil {
+		r.mu.Unlock()
+		return fmt.Errorf("disk: topic %q: %q still runs, or is being forgotten: stop it, then forget it", t.name, r.name.name)
+	}
+	leaving := make(chan struct{})
+	r.leaving = leaving
+	r.mu.Unlock()
+	defer close(leaving)
+	keys, err := r.keys()
+	if err == nil {
+		d.mu.Lock()
+		topics := slices.Collect(maps.Values(d.topics))
+		d.mu.Unlock()
+		err = d.wait(&request{write: func(b *pebble.Batch) {
 			for _, k := range keys {
 				_ = b.Delete(k, nil)
 			}
+			for _, o := range topics {
+				o.forget(b, origin.ReaderOf(t.log(), r.name.name, r.name.all))
+			}
 		}})
-		if err != nil {
-			return err
-		}
-		t.readersMu.Lock()
-		delete(t.readers, n)
-		t.readersMu.Unlock()
 	}
+	if err != nil {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.leaving = nil
+		return err
+	}
+	t.readersMu.Lock()
+	defer t.readersMu.Unlock()
+	delete(t.readers, r.name)
 	return nil
+}
+
+// forget drops the marks of a reader; it is for the committer.
+func (t *topic) forget(b *pebble.Batch, reader string) {
+	for s := range t.marks {
+		if s.Reader == reader || strings.HasPrefix(s.Reader, reader+"@") {
+			_ = b.Delete(markKey(t.id, s.Partition, s.Reader), nil)
+			delete(t.marks, s)
+		}
+	}
 }
 
 // keys returns those of all that is kept of a reader. They are removed one by one, as

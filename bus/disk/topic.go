@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -133,10 +134,10 @@ func (d *DB) topic(name string, n int) (*topic, error) {
 		t.claimed = true
 		return t, nil
 	}
-	t = newTopic(d, name, d.ids+1, cmp.Or(n, defaultPartitions))
+	t = newTopic(d, name, d.ids+1, rand.Uint64(), cmp.Or(n, defaultPartitions))
 	key := topicKey(name)
 	err := d.wait(&request{write: func(b *pebble.Batch) {
-		_ = b.Set(key, sealInts(key, 1, uint64(t.id), uint64(len(t.parts))), nil)
+		_ = b.Set(key, sealInts(key, 1, uint64(t.id), uint64(len(t.parts)), t.mark), nil)
 	}})
 	if err != nil {
 		return nil, err
@@ -183,7 +184,7 @@ func (t *Topic[T]) Write(ctx context.Context, batch []T) error {
 				return err
 			}
 		}
-		t.appended.Add(uint64(len(batch) - len(w.failed)))
+		t.appended.Add(uint64(len(batch)-len(w.failed)) - r.left)
 	}
 	var err error
 	if len(w.failed) > 0 {
@@ -219,9 +220,10 @@ func (w *writer[T]) reset(ctx context.Context, batch []T) {
 		begin := 0
 		for _, m := range from.Marks {
 			if m.End > begin {
+				bad := len(w.failed)
 				w.encode(batch, begin, m.End)
 				w.marks = append(w.marks, origin.Mark{End: len(w.entries), Seq: m.Seq})
-				w.records = append(w.records, m.End-begin)
+				w.records = append(w.records, m.End-begin-(len(w.failed)-bad))
 				begin = m.End
 			}
 		}
