@@ -141,8 +141,8 @@ type committer struct {
 
 // commit writes a group of requests, and what readers have come to, in one synced batch.
 func (c *committer) commit(group []*request, idle bool) {
-	now := max(c.clock.Load(), c.hooks.now().UnixNano())
-	c.watchClock(now)
+	now, wall := c.clock.now()
+	c.watchClock(now, wall)
 	b := c.engine.NewBatch()
 	defer func() { _ = b.Close() }()
 	c.held = c.held[:0]
@@ -160,11 +160,11 @@ func (c *committer) commit(group []*request, idle bool) {
 			r.write(b)
 		}
 	}
-	wall := time.Now()
-	if asked || c.guard.state.Load() != dire && (idle || wall.Sub(c.kept) >= keepEvery) {
+	real := time.Now()
+	if asked || c.guard.state.Load() != dire && (idle || real.Sub(c.kept) >= keepEvery) {
 		c.keepPositions(b)
 		if !b.Empty() {
-			c.kept = wall
+			c.kept = real
 		}
 	}
 	switch {
@@ -177,7 +177,7 @@ func (c *committer) commit(group []*request, idle bool) {
 		_ = b.LogData([]byte("end"), nil)
 	}
 	if appended {
-		c.clock.Store(now)
+		c.clock.appended(now)
 	}
 	if !b.Empty() {
 		if err := b.Commit(pebble.Sync); err != nil {
@@ -199,13 +199,13 @@ func (c *committer) commit(group []*request, idle bool) {
 }
 
 // watchClock tells when the clock has been set back far, once.
-func (c *committer) watchClock(now int64) {
-	switch wall := c.hooks.now().UnixNano(); {
+func (c *committer) watchClock(now, wall int64) {
+	switch {
 	case now-wall > slowByClock && !c.slow:
 		c.tellSlow(now, wall)
 	case now == wall && c.slow:
 		c.slow = false
-		c.log.Info("disk: the clock has come to the time of the newest record: time goes on", zap.Time("now", clockOf(wall)))
+		c.log.Info("disk: the clock has come to the time of the newest record", zap.Time("now", clockOf(wall)))
 	}
 }
 

@@ -107,8 +107,8 @@ type DB struct {
 	noted   atomic.Bool // an append since the last endsFile
 	trailed bool        // the committer's: nothing was appended since the last trailer
 
-	clock atomic.Int64 // the time of the newest record
-	slow  bool         // the committer's: the clock stands still, and that was told
+	clock clock
+	slow  bool // the committer's: the clock of the machine is behind, and that was told
 }
 
 // hooks is what tests put in.
@@ -163,6 +163,7 @@ func open(c Config, h hooks) (_ *DB, err error) {
 		log:    c.Logger,
 		done:   make(chan struct{}),
 		fatal:  make(chan error, 1),
+		clock:  clock{machine: h.now},
 		topics: map[string]*topic{},
 		runs:   map[*member]struct{}{},
 	}
@@ -236,7 +237,7 @@ func open(c Config, h hooks) (_ *DB, err error) {
 		return nil, err
 	}
 	late.allow()
-	if at, now := d.clock.Load(), h.now().UnixNano(); at > now+int64(time.Minute) {
+	if at, now := d.clock.now(); at > now+slowByClock {
 		d.tellSlow(at, now)
 	}
 	d.openGuard()
@@ -546,8 +547,8 @@ func (d *DB) Close() error {
 
 func (d *DB) tellSlow(at, now int64) {
 	d.slow = true
-	d.log.Warn("disk: the newest record is from the future: was the clock ahead, and has been set back? New records get its time until the clock has come there, "+
-		"and for readers time stands still",
+	d.log.Warn("disk: the newest record is from the future: was the clock ahead, and has been set back? For records and readers time goes on from there, "+
+		"a little slower until the clock has caught up",
 		zap.Time("newest", clockOf(at)), zap.Time("now", clockOf(now)), zap.Duration("ahead", time.Duration(at-now)))
 }
 
@@ -592,7 +593,7 @@ func (t *topic) load() error {
 		if err := p.load(); err != nil {
 			return damaged(t.db.Dir, fmt.Errorf("topic %q, partition %d: %w", t.name, p.number, err))
 		}
-		t.db.clock.Store(max(t.db.clock.Load(), p.time))
+		t.db.clock.appended(p.time)
 	}
 	err := t.db.scan(markKey(t.id, 0, "")[:5], func(k, v []byte) error {
 		from, reader, ok := parseMarkKey(k)

@@ -187,7 +187,7 @@ func (d *DB) giveTicks() {
 	if d.guard.state.Load() == dire {
 		return
 	}
-	now := d.hooks.now().UnixNano()
+	now, _ := d.clock.now()
 	var ticks []entry
 	for _, t := range d.all() {
 		for _, p := range t.parts {

@@ -11,7 +11,8 @@ import (
 // retention removes what is too old, and of the topics with a bound what is too much.
 func (d *DB) retention() {
 	for _, t := range d.all() {
-		now := d.hooks.now()
+		at, _ := d.clock.now()
+		now := clockOf(at)
 		// Removing a little of each partition each second would leave the engine with
 		// many small holes, so some more is kept.
 		slack := min(t.retain/20, time.Minute)
@@ -115,7 +116,7 @@ func (t *topic) bound() error {
 		return nil
 	}
 	// The oldest goes first, so what is looked for is a time.
-	from, to := int64(0), t.db.clock.Load()
+	from, to := int64(0), t.db.clock.last()
 	for _, p := range t.parts {
 		if at := p.oldest(); at != 0 && (from == 0 || at < from) {
 			from = at
