@@ -3,8 +3,11 @@
 package codec
 
 import (
+	"encoding"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 
 	"github.com/kemi-go/kemi"
@@ -100,5 +103,34 @@ func (s Set[T]) Check() error {
 		}
 		seen[name] = true
 	}
+	if s.Write.Name() == jsonl.Name {
+		if t := reflect.TypeFor[T](); !shows(t, 0) {
+			return fmt.Errorf("codec: %v has no field that JSON would show, so that its records would come back empty: "+
+				"export its fields, give it MarshalJSON and UnmarshalJSON, or set Codecs", t)
+		}
+	}
 	return nil
+}
+
+// shows tells whether JSON has anything of a value of type t. A struct without any
+// fields has all there is of it.
+func shows(t reflect.Type, depth int) bool {
+	for _, m := range []reflect.Type{reflect.TypeFor[json.Marshaler](), reflect.TypeFor[encoding.TextMarshaler]()} {
+		if t.Implements(m) || reflect.PointerTo(t).Implements(m) {
+			return true
+		}
+	}
+	switch t.Kind() {
+	case reflect.Pointer, reflect.Slice, reflect.Array:
+		return depth > 10 || shows(t.Elem(), depth+1)
+	case reflect.Struct:
+		for i := range t.NumField() {
+			f := t.Field(i)
+			if f.Tag.Get("json") != "-" && (f.IsExported() || f.Anonymous && (depth > 10 || shows(f.Type, depth+1))) {
+				return true
+			}
+		}
+		return t.NumField() == 0
+	}
+	return true
 }

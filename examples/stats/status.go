@@ -49,7 +49,9 @@ func statusLine(f kemi.FlowStats, rate float64, readers map[string]reader, notes
 	if r, reads := readers[f.Name]; reads {
 		line += fmt.Sprintf("  lag %d", r.lag)
 		if r.rewinds > 0 {
-			line += fmt.Sprintf("  replays %d, proved %d", r.rewinds, r.proved)
+			// Lanes without records have nothing to compare, nor have those that share the
+			// state of the first.
+			line += fmt.Sprintf("  replays %d, compared and the same %d", r.rewinds, r.proved)
 		}
 		if r.lost > 0 {
 			line += fmt.Sprintf("  NEVER READ %d", r.lost)
@@ -64,8 +66,12 @@ func statusLine(f kemi.FlowStats, rate float64, readers map[string]reader, notes
 	if n := f.Dead + f.Dropped; n > 0 {
 		line += fmt.Sprintf("  refused %d", n)
 	}
-	if f.LastErr != "" && time.Since(f.LastErrTime) < 10*time.Second {
-		line += "  FAILING: " + f.LastErr
+	if since := time.Since(f.LastErrTime); f.LastErr != "" && since < 10*time.Second {
+		how := fmt.Sprintf("failed %v ago", since.Round(time.Second))
+		if f.OldestWrite > time.Second {
+			how = "FAILING"
+		}
+		line += "  " + how + ": " + f.LastErr
 	}
 	return line + notes
 }

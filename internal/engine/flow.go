@@ -37,6 +37,7 @@ type flow[In, Out any] struct {
 	only    func() *lane[In, Out]           // the lane of a source without lanes, if there are forks
 	forking sync.Mutex                      // Fork is not called twice at once
 	early   early[In, Out]
+	forgets sync.Once // it was said that state is not built again
 
 	// ticking keeps Tick and Apply of a transform without forks apart: Apply of many
 	// lanes at once, or one Tick.

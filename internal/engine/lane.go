@@ -42,6 +42,12 @@ func (f *flow[In, Out]) open(id string, o LaneOptions) *lane[In, Out] {
 		f.workers[w] = struct{}{}
 	}
 	f.mu.Unlock()
+	if o.LogTicks && forked && ops.Horizon == nil && ops.Keep == nil {
+		f.forgets.Do(func() {
+			f.log.Warn("the state of a stage starts anew with every start of this flow: give it a Horizon, and the topic builds it again; "+
+				"one of 0 says that this is meant", zap.String("stage", f.Via))
+		})
+	}
 	switch {
 	case wrong != nil:
 		f.panicked(wrong)

@@ -42,7 +42,10 @@ func Codec[T any]() bus.Codec[T] { return lines[T]{} }
 
 type lines[T any] struct{}
 
-func (lines[T]) Name() string { return "json/1" }
+// Name is that of the codec.
+const Name = "json/1"
+
+func (lines[T]) Name() string { return Name }
 
 func (lines[T]) AppendBatch(dst []byte, batch []T) ([]byte, error) {
 	out := dst
