@@ -196,6 +196,7 @@ type stored struct {
 	tick  bool
 	pack  byte // flagZstd, flagS2, or 0
 	codec []byte
+	size  int    // bytes of the value
 	raw   int    // bytes that data has when it is not compressed
 	data  []byte // aliases what was parsed
 }
@@ -233,6 +234,7 @@ func parse(key, value []byte) (s stored, err error) {
 	if crc32.Update(sum, castagnoli, key) != binary.LittleEndian.Uint32(value) {
 		return s, errValue
 	}
+	s.size = len(value)
 	s.time, s.end, s.count = int64(binary.LittleEndian.Uint64(value[4:])), binary.LittleEndian.Uint64(value[12:]), binary.LittleEndian.Uint64(value[20:])
 	flags, n := body[0], int(body[1])
 	if flags&^(flagTick|flagZstd|flagS2) != 0 || flags&flagZstd != 0 && flags&flagS2 != 0 {

@@ -85,29 +85,34 @@ func (p *part) since(at int64) (cut, error) {
 	if last < at {
 		return none, nil
 	}
-	var bad error
-	n := sort.Search(int(end-first), func(i int) bool {
-		if !it.SeekGE(offsetKey(kindRecord, p.topic.id, p.number, first+int64(i))) {
-			bad = it.Error()
-			return true
+	// What cannot be read is as old as what comes next and can be: it is not to keep all
+	// that comes after it for ever.
+	readable := func(i int) (s stored, ok bool) {
+		for step := 1; i < int(end-first); i, step = i+step, 2*step {
+			if !it.SeekGE(offsetKey(kindRecord, p.topic.id, p.number, first+int64(i))) {
+				continue // damage, if not the end
+			}
+			if s, err := parse(it.Key(), it.Value()); err == nil {
+				return s, true
+			}
 		}
-		s, err := parse(it.Key(), it.Value())
-		return err != nil || s.time >= at // what cannot be read is not removed
+		return s, false
+	}
+	n := sort.Search(int(end-first), func(i int) bool {
+		s, ok := readable(i)
+		return !ok || s.time >= at
 	})
-	if bad != nil {
-		return none, bad
-	}
-	if !it.SeekGE(offsetKey(kindRecord, p.topic.id, p.number, first+int64(n))) {
-		return none, it.Error()
-	}
-	s, err := parse(it.Key(), it.Value())
-	if err != nil {
+	from := first + int64(n)
+	s, ok := readable(n)
+	if !ok {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		return cut{p, first, p.base, p.begun}, nil
+		return cut{p, from, p.base, p.begun}, it.Error()
 	}
-	_, _, offset, _ := parseOffsetKey(it.Key())
-	return cut{p, offset, s.end - min(s.end, uint64(len(it.Value()))), s.time}, nil
+	if it.SeekGE(offsetKey(kindRecord, p.topic.id, p.number, from)) {
+		_, _, from, _ = parseOffsetKey(it.Key()) // there is a hole up to here
+	}
+	return cut{p, from, s.end - min(s.end, uint64(s.size)), s.time}, nil
 }
 
 // bound removes the oldest records of a topic that has more bytes than it may.
