@@ -272,7 +272,7 @@ func (m *member[T]) look() {
 		default:
 			missing = 0
 			m.compare(d)
-			m.stuck(ctx)
+			m.stuck(ctx, m.measure(ctx))
 		}
 		cancel()
 	}
@@ -287,9 +287,24 @@ func (m *member[T]) compare(d kadm.TopicDetail) {
 	}
 }
 
+// measure asks where the partitions end: of one that is not fetched for a while, as its
+// lane has enough, the client does not hear how it grows.
+func (m *member[T]) measure(ctx context.Context) kadm.ListedOffsets {
+	ends, err := m.topic.c.admin.ListEndOffsets(ctx, m.topic.name)
+	if err != nil {
+		return nil
+	}
+	for _, l := range m.held() {
+		if end, ok := ends.Lookup(m.topic.name, l.p); ok && end.Err == nil {
+			l.part.end.Store(end.Offset)
+		}
+	}
+	return ends
+}
+
 // stuck makes the client anew when it holds nothing, or gets nothing though there is
 // something: the oldest complaint about consumer groups after trouble in a cluster.
-func (m *member[T]) stuck(ctx context.Context) {
+func (m *member[T]) stuck(ctx context.Context, ends kadm.ListedOffsets) {
 	patience := m.topic.c.patience
 	m.mu.Lock()
 	held, had := len(m.lanes), m.had
@@ -305,16 +320,8 @@ func (m *member[T]) stuck(ctx context.Context) {
 	if held == 0 && time.Since(had) > patience && m.orphans(ctx) {
 		m.cancel(fmt.Errorf("%w: the group has partitions that nobody reads", errAgain))
 	}
-	if len(silent) == 0 {
-		return
-	}
-	ends, err := m.topic.c.admin.ListEndOffsets(ctx, m.topic.name)
-	if err != nil {
-		return
-	}
 	for _, l := range silent {
 		if end, ok := ends.Lookup(m.topic.name, l.p); ok && end.Err == nil && end.Offset > l.nextOffset() {
-			l.part.end.Store(end.Offset)
 			m.topic.c.config.Logger.Warn("kafka: nothing comes of a partition that has records",
 				zap.String("group", m.group), zap.Int32("partition", l.p), zap.Int64("next", l.nextOffset()), zap.Int64("end", end.Offset))
 			m.cancel(fmt.Errorf("%w: nothing comes of partition %d for %v, though it has records", errAgain, l.p, patience))

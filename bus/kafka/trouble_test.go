@@ -252,6 +252,51 @@ func TestAReaderThatWasAllowedToReadWaitsForAWhile(t *testing.T) {
 	}
 }
 
+// TestTheLagOfAReaderThatStandsStillGrows: nothing is fetched then that would tell.
+func TestTheLagOfAReaderThatStandsStillGrows(t *testing.T) {
+	t.Parallel()
+	config := quick(t, fake(t))
+	config.MaxBufferedBytes = laneMin
+	c := open(t, config)
+	c.patience = 300 * time.Millisecond
+	topic, err := NewTopic(c, "in", TopicConfig[sample]{Partitions: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const n = 20
+	more := func() {
+		for range n {
+			put(t, topic, sample{Key: "a", Gone: strings.Repeat("x", laneMin/8)})
+		}
+	}
+	more()
+	came := make(chan bool, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		done <- topic.Group("g").Run(ctx, kemi.SinkFunc[sample](func(ctx context.Context, _ []sample) error {
+			select {
+			case came <- true:
+			default:
+			}
+			<-ctx.Done()
+			return ctx.Err()
+		}))
+	}()
+	<-came
+	for i := range 3 {
+		more()
+		eventually(t, "the lag does not grow", func() bool { return topic.Stats().Readers[0].Lag == int64((i+2)*n) })
+	}
+	if s := topic.Stats().Readers[0]; s.Restarts > 0 {
+		t.Errorf("a sink that is away is no trouble of the client: %+v", s)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
 // tally keeps how many there were.
 type tally struct{ n int }
 
