@@ -22,6 +22,9 @@ var (
 	ErrNoTopic   = errors.New("there is no such topic")
 	ErrRecreated = errors.New("the topic was deleted, and made again")
 	ErrTooLarge  = errors.New("too large")
+	// ErrFull says that Config.BufferMemory was used up until the context of a Write was
+	// done. Nothing is written; a source that is pushed to answers with 429.
+	ErrFull = errors.New("too much waits to be acknowledged")
 )
 
 // said is an error in words, with what it is about and where it came from.

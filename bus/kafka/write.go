@@ -65,8 +65,7 @@ func (t *Topic[T]) Write(ctx context.Context, batch []T) error {
 		return refused
 	}
 	if err := t.c.memory.take(ctx, w.bytes, t.c.config.BufferMemory); err != nil {
-		err = fmt.Errorf("kafka: topic %s: %d bytes wait to be acknowledged, as many as Config.BufferMemory allows: %w",
-			t.name, t.c.config.BufferMemory, err)
+		err = &said{fmt.Sprintf("kafka: topic %s: %v: the %d bytes that Config.BufferMemory allows", t.name, ErrFull, t.c.config.BufferMemory), ErrFull, err}
 		w.release()
 		return err
 	}
