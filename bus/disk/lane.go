@@ -346,9 +346,11 @@ func (r *laneReader[T]) skip(from, to int64) (int64, error) {
 	return from, nil
 }
 
+// lose tells of offsets that are gone. Those that are only replayed are no loss.
 func (r *laneReader[T]) lose(from, to int64) {
-	r.pool.reader.counts.Lost.Add(uint64(to - from))
-	r.tellLost(from, to)
+	if to > from {
+		r.tellLost(to-r.rec.Missed(from, to), to)
+	}
 }
 
 func (r *laneReader[T]) damage(from, to int64, err error) error {
