@@ -14,10 +14,10 @@ type (
 		shop string
 		n    int
 	}
-	embedded struct{ hidden }
+	embedded struct{ hidden } //nolint:unused // for its shape
 	open     struct {
-		hidden
-		Shop string
+		hidden //nolint:unused // for its shape
+		Shop   string
 	}
 	texty struct{ n int }
 )
