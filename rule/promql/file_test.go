@@ -176,7 +176,7 @@ func TestHostileFilesAreRefused(t *testing.T) {
 	for _, content := range []string{
 		expr(strings.Repeat("(", 100) + "up" + strings.Repeat(")", 100)), expr("up" + strings.Repeat(" or up", 900)),
 		expr(`up{host=~"` + strings.Repeat("web1234|", 100) + `"}`),
-		"groups:\n- name: a\n  labels:\n" + lines(20, "    l%d: x\n") + "  rules:\n" + lines(maxRules, "  - {alert: A%d, expr: up}\n"),
+		"groups:\n- name: a\n  labels:\n" + lines(20, "    l%d: x\n") + "  rules:\n" + lines(int(rounds(maxRules)), "  - {alert: A%d, expr: up}\n"),
 	} {
 		if _, err := newReader("r.yml").read([]byte(content)); err != nil {
 			t.Errorf("%.60q: %.300v", content, err)

@@ -78,7 +78,7 @@ func shifted(p []kemi.Metric, by time.Duration) []kemi.Metric {
 // made to confuse: what is known of a series must never depend on what lies before the
 // horizon, be it by a chain of readings that were late or came twice.
 func TestAReplayGivesTheSameState(t *testing.T) {
-	for seed := range uint64(12) {
+	for seed := range rounds(12) {
 		rng := rand.New(rand.NewPCG(seed, 9))
 		batches, at := logOf(rng, 60)
 		config := counter.Config{KeepCounters: true, Deltas: true, Drops: true}
