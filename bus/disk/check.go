@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -90,34 +91,157 @@ func check(fs vfs.FS, dir string) (*Report, error) {
 		return nil, err
 	}
 	defer func() { _ = lock.Close() }()
-	return checkLocked(fs, dir, lock)
+	s, err := checkLocked(fs, dir, lock)
+	if err != nil {
+		return nil, err
+	}
+	return &s.report, nil
 }
 
-func checkLocked(fs vfs.FS, dir string, lock *dirLock) (*Report, error) {
+// checkLocked returns what it has found, with what a repair is to believe of the engine's
+// lists.
+func checkLocked(fs vfs.FS, dir string, lock *dirLock) (*salvage, error) {
+	o := engineOptions(fs)
+	o.ReadOnly, o.Lock = true, lock.Lock
+	silence(o)
+	format := checkFormat(readOnly{fs}, dir)
+	if format != nil && !errors.Is(format, ErrDamaged) {
+		return nil, format
+	}
+	db, openErr := pebble.Open(dir, o)
 	s := newSalvage(fs, dir)
-	if err := checkFormat(readOnly{fs}, dir); err != nil {
-		if !errors.Is(err, ErrDamaged) {
-			return nil, err
-		}
-		s.report.Damage = append(s.report.Damage, formatFile+": "+err.Error())
+	if openErr == nil {
+		defer func() { _ = db.Close() }()
+		s.trust(db)
 	}
 	if err := s.read(nil); err != nil {
 		return nil, err
 	}
 	// The engine's own lists of files are for the engine to judge.
-	o := engineOptions(fs)
-	o.ReadOnly, o.Lock = true, lock.Lock
-	silence(o)
-	db, err := pebble.Open(dir, o)
+	err := openErr
+	if err == nil {
+		if err = s.compare(db); s.live != nil && errors.Is(err, errLess) {
+			// They leave out what is there, and so are not to be believed.
+			s = newSalvage(fs, dir)
+			if err := s.read(nil); err != nil {
+				return nil, err
+			}
+			err = s.compare(db)
+		}
+		err = errors.Join(db.CheckLevels(nil), err)
+	}
+	if format != nil {
+		s.damage("%s: %v", formatFile, format)
+	}
+	switch {
+	case openErr != nil:
+		s.damage("the engine cannot open it: %v", err)
+	case err != nil:
+		s.damage("as the engine sees it: %v", err)
+	}
+	return s, nil
+}
+
+// trust learns from the engine which tables are of use, and what there is of small
+// values. A crash may leave tables that have been replaced: they are whole, and what is
+// in them has changed since. Where the engine has less than there was, it has lost a part
+// of its list, and all tables are of use.
+func (s *salvage) trust(db *pebble.DB) {
+	ends, err := readEnds(s.fs, s.dir)
 	if err != nil {
-		s.report.Damage = append(s.report.Damage, "the engine cannot open it: "+err.Error())
-		return &s.report, nil
+		return
 	}
-	err = db.CheckLevels(nil)
-	if err = errors.Join(err, s.compare(db), db.Close()); err != nil {
-		s.report.Damage = append(s.report.Damage, "as the engine sees it: "+err.Error())
+	for _, e := range ends {
+		for p, end := range e.ends {
+			if have, err := engineEnd(db, partID{e.id, int32(p)}); err == nil && have < end {
+				return
+			}
+		}
 	}
-	return &s.report, nil
+	levels, err := db.SSTables()
+	if err != nil {
+		return
+	}
+	s.live = map[uint64]bool{}
+	for _, level := range levels {
+		for _, t := range level {
+			s.live[uint64(t.BackingSSTNum)] = true
+		}
+	}
+	if s.more(db) {
+		s.live = nil
+		return
+	}
+	it, err := db.NewIter(&pebble.IterOptions{UpperBound: []byte{kindRecord}})
+	if err != nil {
+		return
+	}
+	small := map[string]version{}
+	for it.First(); it.Valid(); it.Next() {
+		small[string(it.Key())] = version{value: bytes.Clone(it.Value())}
+	}
+	if it.Close() == nil {
+		s.engine = small
+	}
+}
+
+// more tells whether a table that the engine does not use has records from behind its
+// ends.
+func (s *salvage) more(db *pebble.DB) (some bool) {
+	names, err := s.fs.List(s.dir)
+	if err != nil {
+		return false
+	}
+	ends := map[partID]int64{}
+	for _, name := range names {
+		if kind, number := engineFile(name); kind != "sst" || s.live[number] {
+			continue
+		}
+		told := len(s.report.Damage)
+		s.table(name, s.fs.PathJoin(s.dir, name), true, func(v version, key, value []byte) {
+			topic, part, offset, ok := parseOffsetKey(key)
+			if !ok || v.gone {
+				return
+			}
+			id := partID{topic, part}
+			end, known := ends[id]
+			if !known {
+				if end, err = engineEnd(db, id); err != nil {
+					end = math.MaxInt64
+				}
+				ends[id] = end
+			}
+			some = some || offset >= end
+		})
+		s.report.Damage = s.report.Damage[:told] // it is of no use
+	}
+	return some
+}
+
+// engineEnd returns where a partition ends as the engine sees it.
+func engineEnd(db *pebble.DB, id partID) (end int64, err error) {
+	key := partKey(kindBounds, id.topic, id.part)
+	v, c, err := db.Get(key)
+	if err == nil {
+		var b bounds
+		err = b.unseal(key, v)
+		end = int64(max(b.first, b.end))
+		_ = c.Close()
+	}
+	if err != nil && !errors.Is(err, pebble.ErrNotFound) {
+		return 0, err
+	}
+	prefix := partKey(kindRecord, id.topic, id.part)
+	it, err := db.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix)})
+	if err != nil {
+		return 0, err
+	}
+	if it.Last() {
+		if _, _, offset, ok := parseOffsetKey(it.Key()); ok {
+			end = max(end, offset+1)
+		}
+	}
+	return end, it.Close()
 }
 
 // readOnly refuses to make files.
@@ -142,14 +266,16 @@ func (quiet) Infof(string, ...any)         {}
 func (quiet) Errorf(string, ...any)        {}
 func (quiet) Fatalf(f string, args ...any) { panic(fmt.Sprintf(f, args...)) }
 
-// salvage reads the files of the engine one by one, whatever its lists of them say, and
-// so finds all there is. What is there twice is either a record, which never changes, or
+// salvage reads the files of the engine one by one, whatever its lists of them say if
+// they are damaged, and so finds all there is. What is there twice is either a record, which never changes, or
 // something small that the newest wins of.
 type salvage struct {
 	fs     vfs.FS
 	dir    string
 	dec    *zstd.Decoder
 	report Report
+	live   map[uint64]bool    // tables that the engine uses; nil: not known
+	engine map[string]version // small values as the engine has them; nil: not known
 	small  map[string]version
 	good   map[partID]*spans
 	topics map[uint32]topicEnds // ends: what conclude finds
@@ -233,12 +359,18 @@ func (s *salvage) read(put func(key, value []byte) error) (err error) {
 			}
 			switch kind {
 			case "sst":
+				if s.live != nil && !s.live[number] {
+					continue
+				}
 				s.table(name, path, records, visit)
 			case "log":
 				s.wal(name, path, number, !records, visit)
 			}
 		}
 		if !records {
+			if s.engine != nil {
+				s.small = maps.Clone(s.engine)
+			}
 			s.know()
 			s.note()
 		}
@@ -483,13 +615,16 @@ func (s *salvage) lost(name string, id partID, gap span) {
 	}
 }
 
+// errLess says that the engine does not know of good records.
+var errLess = fmt.Errorf("%w: there are records that it does not know of", ErrDamaged)
+
 // compare checks that the engine sees what is in its files.
-func (s *salvage) compare(db *pebble.DB) error {
+func (s *salvage) compare(db *pebble.DB) (all error) {
 	for id, g := range s.good {
 		first := s.first(id)
 		it, err := db.NewIter(&pebble.IterOptions{LowerBound: offsetKey(kindRecord, id.topic, id.part, first), UpperBound: after(partKey(kindRecord, id.topic, id.part))})
 		if err != nil {
-			return err
+			return errors.Join(all, err)
 		}
 		var seen spans
 		for it.First(); it.Valid(); it.Next() {
@@ -498,13 +633,22 @@ func (s *salvage) compare(db *pebble.DB) error {
 			}
 		}
 		if err := it.Close(); err != nil {
-			return err
+			all = errors.Join(all, err)
+			continue
 		}
-		if want, got := g.sorted(), seen.sorted(); !slices.Equal(want, got) {
-			return fmt.Errorf("%w: topic %q, partition %d: the files have the offsets %v, and its lists say %v", ErrDamaged, s.topics[id.topic].name, id.part, want, got)
+		want, got := g.sorted(), seen.sorted()
+		if slices.Equal(want, got) {
+			continue
 		}
+		why := ErrDamaged
+		for _, w := range want {
+			if len(gaps(got, w.from, w.to)) > 0 {
+				why = errLess
+			}
+		}
+		all = errors.Join(all, fmt.Errorf("%w: topic %q, partition %d: the files have the offsets %v, and its lists say %v", why, s.topics[id.topic].name, id.part, want, got))
 	}
-	return nil
+	return all
 }
 
 // span is offsets from from to before to.

@@ -43,17 +43,21 @@ func repair(fs vfs.FS, dir string, now time.Time) (*Report, error) {
 	defer func() { _ = lock.Close() }()
 	step, err := readFile(fs, fs.PathJoin(dir, repairFile), 1<<10)
 	interrupted := err == nil
+	var found *salvage
 	if !interrupted {
-		report, err := checkLocked(fs, dir, lock)
-		if err != nil || report.OK() {
-			return report, err
+		found, err = checkLocked(fs, dir, lock)
+		if err != nil {
+			return nil, err
+		}
+		if found.report.OK() {
+			return &found.report, nil
 		}
 	}
 	var report *Report
 	if interrupted {
 		report = &Report{}
 	} else {
-		if report, err = rebuild(fs, dir); err != nil {
+		if report, err = rebuild(fs, dir, found); err != nil {
 			return report, fmt.Errorf("disk: repairing %s: %w", dir, err)
 		}
 		step = []byte(stepOut + "damaged-" + now.UTC().Format("20060102T150405.000") + "\n")
@@ -110,8 +114,8 @@ func moveEngine(fs vfs.FS, from, to string) error {
 	return errors.Join(syncDir(fs, to), syncDir(fs, from))
 }
 
-// rebuild writes what is good into a new DB of the engine.
-func rebuild(fs vfs.FS, dir string) (_ *Report, err error) {
+// rebuild writes what is good into a new DB of the engine. found is what a check has.
+func rebuild(fs vfs.FS, dir string, found *salvage) (_ *Report, err error) {
 	path := fs.PathJoin(dir, repairDir)
 	if err := fs.RemoveAll(path); err != nil {
 		return nil, err
@@ -139,6 +143,7 @@ func rebuild(fs vfs.FS, dir string) (_ *Report, err error) {
 	}
 	tails := map[partID]bounds{}
 	s := newSalvage(fs, dir)
+	s.live, s.engine = found.live, found.engine
 	err = s.read(func(key, value []byte) error {
 		topic, part, offset, _ := parseOffsetKey(key)
 		if r, err := parse(key, value); err == nil { // as it was checked
