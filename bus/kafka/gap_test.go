@@ -122,6 +122,7 @@ func (p *pausing) OnProduceRecordBuffered(*kgo.Record) {
 // TestAGapIsNotTakenForTheEnd: the first half of a Write is refused while the second
 // is handed over, which goes through. Both come when the Write is repeated.
 func TestAGapIsNotTakenForTheEnd(t *testing.T) {
+	t.Parallel()
 	const n = 200
 	f := fake(t)
 	hook := &pausing{at: n / 2}
@@ -171,6 +172,7 @@ func TestAGapIsNotTakenForTheEnd(t *testing.T) {
 // TestPiecesOfAnotherSizeLoseNothing: a Write that is repeated with another limit is
 // cut into other pieces.
 func TestPiecesOfAnotherSizeLoseNothing(t *testing.T) {
+	t.Parallel()
 	f := fake(t)
 	batch := make([]sample, 300)
 	for i := range batch {

@@ -117,6 +117,7 @@ func put(tb testing.TB, t *Topic[sample], batch ...sample) {
 }
 
 func TestForeignRecordsAreDeadLettersWithTheirBytes(t *testing.T) {
+	t.Parallel()
 	f := fake(t)
 	c := open(t, quick(t, f))
 	topic, err := NewTopic(c, "in", TopicConfig[sample]{Partitions: 1})
@@ -153,6 +154,7 @@ func TestForeignRecordsAreDeadLettersWithTheirBytes(t *testing.T) {
 }
 
 func TestForeignRecordsCanBeMeantToBeThere(t *testing.T) {
+	t.Parallel()
 	f := fake(t)
 	topic, err := NewTopic(open(t, quick(t, f)), "in", TopicConfig[sample]{Partitions: 1, Foreign: jsonl.Codec[sample]()})
 	if err != nil {
@@ -169,6 +171,7 @@ func TestForeignRecordsCanBeMeantToBeThere(t *testing.T) {
 
 // TestABombIsADeadLetter: a batch that is small and becomes too large.
 func TestABombIsADeadLetter(t *testing.T) {
+	t.Parallel()
 	f := fake(t)
 	config := quick(t, f)
 	config.MaxBufferedBytes = 1 << 20
@@ -189,6 +192,7 @@ func TestABombIsADeadLetter(t *testing.T) {
 }
 
 func TestARecordThatIsTooLargeIsNamed(t *testing.T) {
+	t.Parallel()
 	f := fake(t)
 	config := quick(t, f)
 	config.BatchMaxBytes = 20_000
@@ -250,6 +254,7 @@ func TestATopicDeletedOrMadeAgainEndsItsReaders(t *testing.T) {
 // TestClocksThatDifferAreTold: with CreateTime the time of a record is that of its
 // writer, and one of two has a clock an hour ahead.
 func TestClocksThatDifferAreTold(t *testing.T) {
+	t.Parallel()
 	f := fake(t)
 	if err := f.CreateTopic("in", 1, map[string]string{"message.timestamp.type": "CreateTime"}); err != nil {
 		t.Fatal(err)
@@ -279,6 +284,7 @@ func TestClocksThatDifferAreTold(t *testing.T) {
 }
 
 func TestTopicsAreLookedAt(t *testing.T) {
+	t.Parallel()
 	f := fake(t)
 	for name, settings := range map[string]map[string]string{
 		"compacted": {"cleanup.policy": "compact"},
@@ -327,6 +333,7 @@ func TestTopicsAreLookedAt(t *testing.T) {
 
 // TestAnOffsetThatSomebodySetIsRespected, be it back or forth.
 func TestAnOffsetThatSomebodySetIsRespected(t *testing.T) {
+	t.Parallel()
 	f := fake(t)
 	c := open(t, quick(t, f))
 	topic, err := NewTopic(c, "in", TopicConfig[sample]{Partitions: 1})
@@ -365,6 +372,7 @@ func TestAnOffsetThatSomebodySetIsRespected(t *testing.T) {
 
 // TestAPositionOfANewerProgramIsNotWrittenOver: an older one must not go on from it.
 func TestAPositionOfANewerProgramIsNotWrittenOver(t *testing.T) {
+	t.Parallel()
 	f := fake(t)
 	topic, err := NewTopic(open(t, quick(t, f)), "in", TopicConfig[sample]{Partitions: 1})
 	if err != nil {
@@ -388,6 +396,7 @@ func TestAPositionOfANewerProgramIsNotWrittenOver(t *testing.T) {
 // TestMoreMarksThanACommitTakes: a reader of a topic that many partitions are written
 // into remembers them all, across a restart.
 func TestMoreMarksThanACommitTakes(t *testing.T) {
+	t.Parallel()
 	const sources = 600
 	f := fake(t)
 	topic, err := NewTopic(open(t, quick(t, f)), "in", TopicConfig[sample]{Partitions: 1})
@@ -430,6 +439,7 @@ func TestMoreMarksThanACommitTakes(t *testing.T) {
 
 // TestWhatRetentionHasTakenIsCounted.
 func TestWhatRetentionHasTakenIsCounted(t *testing.T) {
+	t.Parallel()
 	f := fake(t)
 	topic, err := NewTopic(open(t, quick(t, f)), "in", TopicConfig[sample]{Partitions: 1})
 	if err != nil {
@@ -456,6 +466,7 @@ func TestWhatRetentionHasTakenIsCounted(t *testing.T) {
 // TestRetentionThatIsTooShortIsTold: a reader that looks back further than half of what
 // the topic keeps cannot be built again after an outage.
 func TestRetentionThatIsTooShortIsTold(t *testing.T) {
+	t.Parallel()
 	for _, keep := range []time.Duration{time.Second, time.Hour} {
 		config := quick(t, fake(t))
 		core, logs := observer.New(zap.WarnLevel)

@@ -15,6 +15,7 @@ import (
 // TestMemoryIsNeverGivenTwice, whoever gives up waiting and when, and all of it is there
 // in the end.
 func TestMemoryIsNeverGivenTwice(t *testing.T) {
+	t.Parallel()
 	const all = 1000
 	m := memory{free: all}
 	var used, refused atomic.Int64

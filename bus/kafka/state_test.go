@@ -20,6 +20,7 @@ import (
 // write, some die between state and commit. Whoever begins gets what was the state at
 // the committed offset.
 func TestKeptStateIsThatOfTheCommit(t *testing.T) {
+	t.Parallel()
 	seed := faults.Seed(t)
 	rnd := rand.New(rand.NewPCG(seed, 0))
 	for range 300 {
