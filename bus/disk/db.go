@@ -462,7 +462,7 @@ func (l engineLogger) Errorf(format string, args ...any) {
 // what was to be written would be called safe.
 func (l engineLogger) Fatalf(format string, args ...any) {
 	if l.d.state.CompareAndSwap(opening, failed) {
-		why := errors.New(fmt.Sprintf(format, args...))
+		why := fmt.Errorf(format, args...)
 		for _, a := range args {
 			if err, ok := a.(error); ok && vfs.IsNoSpaceError(err) {
 				why = fmt.Errorf("%w: %w", ErrFull, why)
