@@ -31,7 +31,7 @@ func TestDiskRestart(t *testing.T) {
 	o.until(p, 20*time.Second, "going on", func() bool { return len(o.loads()) > before+3 })
 	o.recovers(p)
 	o.end(p)
-	if !p.says(`calculator .* proved [1-9]`)() || !p.says(`alert .* proved [1-9]`)() || p.says("MISMATCHES")() {
+	if !p.says(`calculator .* the same [1-9]`)() || !p.says(`alert .* the same [1-9]`)() || p.says("MISMATCHES")() {
 		t.Errorf("no replay, or a wrong one:\n%s", p.said())
 	}
 }
