@@ -325,15 +325,22 @@ func TestRetention(t *testing.T) {
 	if b := small.Stats().Bytes; b < 8_500 {
 		t.Errorf("10,000 bytes are to be kept, and there are %d", b)
 	}
-	oldest, newest := 1000, 0
-	for _, p := range small.parts {
-		for _, l := range dump(t, db, p) {
-			oldest, newest = min(oldest, l.batch[0].N), max(newest, l.batch[0].N)
-		}
-	}
 	kept := 0
 	for _, p := range small.Stats().Partitions {
 		kept += int(p.End - p.First)
+	}
+	oldest, newest := 0, 0
+	look := func() {
+		oldest, newest = 1000, 0
+		for _, p := range small.parts {
+			for _, l := range dump(t, db, p) {
+				oldest, newest = min(oldest, l.batch[0].N), max(newest, l.batch[0].N)
+			}
+		}
+	}
+	// Readers are told where a partition begins a moment before the rest is removed.
+	for end := time.Now().Add(5 * time.Second); kept != 1000-oldest && time.Now().Before(end); time.Sleep(time.Millisecond) {
+		look()
 	}
 	if newest != 999 || kept != 1000-oldest {
 		t.Errorf("%d records from %d to %d are kept: the oldest are to go first, of whatever partition", kept, oldest, newest)
