@@ -312,7 +312,8 @@ func openError(dir string, err error) error {
 	case strings.Contains(text, "unknown format major version"):
 		return newer(dir, err)
 	case pebble.IsCorruptionError(err), strings.Contains(text, "corrupt"),
-		strings.Contains(text, "from file"): // a setting that is always the same here
+		strings.Contains(text, "from file"),                                           // a setting that is always the same here
+		errors.Is(err, os.ErrNotExist), strings.Contains(text, "file does not exist"): // one that the list of files names
 		return damaged(dir, err)
 	}
 	return fmt.Errorf("disk: %s cannot be opened: %w", dir, err)
