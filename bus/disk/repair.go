@@ -19,13 +19,16 @@ const (
 	repairFile = "REPAIR"
 	repairDir  = "repair.tmp"
 	stepOut    = "move the old files to "
-	stepIn     = "move the new files in\n"
+	stepIn     = "move the new files in, the old ones are in "
 )
 
 // Repair makes a directory usable again whose data is damaged: it writes all that can be
 // read anew, moves the old files to a folder beside, and says what is lost. Readers go on
 // behind the holes and count them. The DB must be closed; as much room is needed as the
 // good records take. Where nothing is wrong nothing is done.
+//
+// One that was cut off is gone on with by the next call, which says what was lost as
+// [Report.Earlier].
 //
 // Where the positions of readers are among what is lost, those readers begin with the
 // oldest record again, and what they make of it may come twice.
@@ -65,21 +68,24 @@ func repair(fs vfs.FS, dir string, now time.Time) (*Report, error) {
 			return report, err
 		}
 	}
-	if folder, ok := strings.CutPrefix(strings.TrimSuffix(string(step), "\n"), stepOut); ok && strings.HasPrefix(folder, "damaged-") {
-		report.Moved = fs.PathJoin(dir, folder)
+	folder, in := strings.CutPrefix(strings.TrimSuffix(string(step), "\n"), stepIn)
+	if !in {
+		folder = strings.TrimPrefix(folder, stepOut)
+	}
+	if !strings.HasPrefix(folder, "damaged-") {
+		return report, fmt.Errorf("disk: the file %s in %s says %.100q: remove it and repair again", repairFile, dir, step)
+	}
+	report.Moved = fs.PathJoin(dir, folder)
+	if !in {
 		if err := fs.MkdirAll(report.Moved, 0o755); err != nil {
 			return report, err
 		}
 		if err := moveEngine(fs, dir, report.Moved); err != nil {
 			return report, err
 		}
-		if err := writeFile(fs, dir, repairFile, []byte(stepIn)); err != nil {
+		if err := writeFile(fs, dir, repairFile, []byte(stepIn+folder+"\n")); err != nil {
 			return report, err
 		}
-		step = []byte(stepIn)
-	}
-	if string(step) != stepIn {
-		return report, fmt.Errorf("disk: the file %s in %s says %.100q: remove it and repair again", repairFile, dir, step)
 	}
 	if err := moveEngine(fs, fs.PathJoin(dir, repairDir), dir); err != nil {
 		return report, err
@@ -91,7 +97,16 @@ func repair(fs vfs.FS, dir string, now time.Time) (*Report, error) {
 	if err := fs.Remove(fs.PathJoin(dir, repairFile)); err != nil {
 		return report, err
 	}
-	return report, errors.Join(fs.RemoveAll(fs.PathJoin(dir, repairDir)), syncDir(fs, dir))
+	err = errors.Join(fs.RemoveAll(fs.PathJoin(dir, repairDir)), syncDir(fs, dir))
+	if err != nil || !interrupted {
+		return report, err
+	}
+	// What the one that was cut off had found is told by the holes it has left.
+	if found, err = checkLocked(fs, dir, lock); err != nil {
+		return report, err
+	}
+	found.report.Moved = report.Moved
+	return &found.report, nil
 }
 
 // moveEngine moves the files of the engine.
