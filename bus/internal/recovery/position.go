@@ -118,7 +118,9 @@ func (p *Position) UnmarshalBinary(src []byte) error {
 	q.Proof = kemi.Proof{Version: r.fixed(), Hash: r.fixed()}
 	name := ""
 	for n := r.uvarint(marksMax); n > 0 && !r.bad; n-- {
-		if k := r.uvarint(uint64(len(r.src))); k > 0 && !r.bad {
+		if k := r.uvarint(math.MaxUint64); k > uint64(len(r.src)) {
+			r.bad = true
+		} else if k > 0 {
 			name, r.src = string(r.src[:k]), r.src[k:]
 		}
 		s := origin.Stamp{Source: origin.Source{Reader: name, Partition: int32(r.uvarint(math.MaxInt32))}}
