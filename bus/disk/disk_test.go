@@ -49,6 +49,6 @@ func busOn(tb testing.TB, fs vfs.FS, dir string) bustest.Bus {
 			}
 			db = open()
 		},
-		Rewinds: true,
+		Rewinds: true, Recovers: true,
 	}
 }
