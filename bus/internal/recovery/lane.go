@@ -266,10 +266,6 @@ func (l *Lane[T]) take(ctx context.Context, e *Entry) error {
 			l.Counts.Gaps.Add(1)
 			return nil
 		}
-		if l.lent {
-			l.marks, l.lent = slices.Clone(l.marks), false
-		}
-		l.marks = l.marks.with(e.Stamp)
 	}
 	if l.codec == nil || l.name != e.Codec {
 		l.codec, l.name = l.Find(e.Codec), e.Codec
@@ -281,6 +277,7 @@ func (l *Lane[T]) take(ctx context.Context, e *Entry) error {
 	if err != nil {
 		return l.refuse(ctx, e, err)
 	}
+	l.mark(e.Stamp)
 	if len(batch) == len(l.batch) {
 		return nil
 	}
@@ -289,12 +286,26 @@ func (l *Lane[T]) take(ctx context.Context, e *Entry) error {
 	return nil
 }
 
-// refuse brings what cannot be read to the dead letters, after what came before it.
+// mark notes that a record is in the batch, or has been dealt with.
+func (l *Lane[T]) mark(s origin.Stamp) {
+	if s.Seq == 0 {
+		return
+	}
+	if l.lent {
+		l.marks, l.lent = slices.Clone(l.marks), false
+	}
+	l.marks = l.marks.with(s)
+}
+
+// refuse brings what cannot be read to the dead letters, after what came before it. Only
+// then is it marked: a position from before that must not have it taken for a duplicate
+// when it is read again.
 func (l *Lane[T]) refuse(ctx context.Context, e *Entry, why error) error {
 	if err := l.flush(ctx, e.Offset); err != nil {
 		return err
 	}
 	if !l.live {
+		l.mark(e.Stamp)
 		return nil // it was brought there before
 	}
 	l.Counts.Refused.Add(1)
@@ -305,13 +316,17 @@ func (l *Lane[T]) refuse(ctx context.Context, e *Entry, why error) error {
 		Payload: slices.Clone(e.Value),
 		Origin:  kemi.Origin{Topic: l.Topic, Partition: l.Partition, Offset: e.Offset},
 	}
-	return l.insist(ctx, func() error {
+	err := l.insist(ctx, func() error {
 		err := l.lane.Refuse(ctx, d)
 		if kemi.IsPermanent(err) {
 			return nil // nobody wants it; it is counted
 		}
 		return err
 	})
+	if err == nil {
+		l.mark(e.Stamp)
+	}
+	return err
 }
 
 // flush writes the batch. All before offset at is delivered then.
