@@ -43,10 +43,8 @@ func Seed(tb testing.TB) uint64 {
 	return seed
 }
 
-// Report prints a line for the table of faults, also where the test passes, if the
-// test runs with -v or all faults are injected.
+// Report logs a line for the table of faults, which go test -v shows.
 func Report(tb testing.TB, format string, args ...any) {
 	tb.Helper()
-	line := fmt.Sprintf(format, args...)
-	tb.Logf("FAULTS %s: %s", tb.Name(), line)
+	tb.Logf("FAULTS %s: %s", tb.Name(), fmt.Sprintf(format, args...))
 }
