@@ -64,6 +64,8 @@ type differences struct {
 	last map[string]seen
 	hash uint64
 	dirt *uint64 // where set: state that does not come from the input
+
+	version uint64
 }
 
 type seen struct {
@@ -71,10 +73,8 @@ type seen struct {
 	at time.Time
 }
 
-const version = 42
-
 func (d *differences) Fork() kemi.Transform[reading, reading] {
-	return &differences{keep: d.keep, last: map[string]seen{}, dirt: d.dirt}
+	return &differences{keep: d.keep, last: map[string]seen{}, dirt: d.dirt, version: d.version}
 }
 
 func (d *differences) Horizon() time.Duration { return d.keep }
@@ -85,7 +85,7 @@ func (d *differences) Proof() kemi.Proof {
 		*d.dirt++
 		h += *d.dirt
 	}
-	return kemi.Proof{Version: version, Hash: h}
+	return kemi.Proof{Version: d.version + 1, Hash: h}
 }
 
 func (s seen) hash(host string) uint64 {
@@ -346,6 +346,20 @@ func TestAStageThatCannotBeReplayedIsNoticed(t *testing.T) {
 	}
 	if n := counts.Mismatched.Load(); n == 0 || counts.Proved.Load() > 0 {
 		t.Errorf("%d mismatches, %d proved", n, counts.Proved.Load())
+	}
+}
+
+// TestAnotherVersionIsNotCompared: a stage that was changed proves nothing, and is no
+// mismatch.
+func TestAnotherVersionIsNotCompared(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(1, 1))
+	w := &world{in: input(rnd, 500)}
+	counts := new(Counts)
+	for version := range uint64(5) {
+		w.life(t, rnd, &differences{keep: time.Minute, version: version}, counts, false)
+	}
+	if counts.Rewinds.Load() != 4 || counts.Proved.Load() != 0 || counts.Mismatched.Load() != 0 {
+		t.Errorf("%d rewinds, %d proved, %d mismatches", counts.Rewinds.Load(), counts.Proved.Load(), counts.Mismatched.Load())
 	}
 }
 
