@@ -94,17 +94,40 @@ func (k *ticker) ticked() []time.Time {
 	return append([]time.Time(nil), k.ticks...)
 }
 
-// TestTickNeverMeetsApply lets lanes work and tick as fast as they can.
+func (k *ticker) forked() []*ticker {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return append([]*ticker(nil), k.made...)
+}
+
+// TestTickNeverMeetsApply lets lanes work and tick as fast as they can, until each has
+// been ticked a few times.
 func TestTickNeverMeetsApply(t *testing.T) {
 	for _, forks := range []bool{true, false} {
 		t.Run(fmt.Sprintf("forks=%v", forks), func(t *testing.T) {
+			const lanes, enough = 4, 10
 			via := &ticker{forks: forks, slow: 20 * time.Microsecond}
 			src := source(func(ctx context.Context, out kemi.Sink[item]) {
+				ticked := func() bool { return len(via.ticked()) >= enough }
+				if forks {
+					ticked = func() bool {
+						for _, f := range via.forked() {
+							if len(f.ticked()) < enough {
+								return false
+							}
+						}
+						return true
+					}
+				}
+				var ls []kemi.Lane[item]
+				for w := range lanes {
+					ls = append(ls, kemi.OpenLane(out, fmt.Sprint(w)))
+				}
 				var wg sync.WaitGroup
-				for w := range 4 {
+				end := time.Now().Add(time.Minute)
+				for _, l := range ls {
 					wg.Go(func() {
-						l := kemi.OpenLane(out, fmt.Sprint(w))
-						for range 200 {
+						for i := 0; i < 200 || !ticked() && time.Now().Before(end); i++ {
 							if err := l.Write(ctx, items(0, 3)); err != nil {
 								t.Error(err)
 							}
@@ -112,23 +135,45 @@ func TestTickNeverMeetsApply(t *testing.T) {
 					})
 				}
 				wg.Wait()
+				if !ticked() {
+					t.Error("a lane that always works was not ticked")
+				}
 			})
-			to := &store{}
-			run(t, kemi.Pipe("f", src, via, to, kemi.TickEvery(50*time.Microsecond)))
-			ticks := len(via.ticked())
-			for _, f := range append(via.made, via) {
+			run(t, kemi.Pipe("f", src, via, &store{}, kemi.TickEvery(time.Millisecond)))
+			for _, f := range append(via.forked(), via) {
 				if f.overlap.Load() {
 					t.Error("Tick met Apply, or two met in one fork")
 				}
-				if f != via {
-					ticks += len(f.ticked())
-				}
-			}
-			if ticks == 0 {
-				t.Error("there were no ticks")
 			}
 		})
 	}
+}
+
+// TestALaneThatAlwaysWorksIsTicked has a source that never lets its lane rest.
+func TestALaneThatAlwaysWorksIsTicked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		via := &ticker{forks: true, slow: 90 * time.Millisecond}
+		src := kemi.SourceFunc[item](func(ctx context.Context, out kemi.Sink[item]) error {
+			l := kemi.OpenLane(out, "p0")
+			for ctx.Err() == nil {
+				if err := l.Write(ctx, items(0, 3)); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		stop := background(&kemi.Pipeline{Flows: []*kemi.Flow{kemi.Pipe("f", src, via, nowhere[item]())}})
+		time.Sleep(10500 * time.Millisecond)
+		if err := stop(); err != nil {
+			t.Fatal(err)
+		}
+		if n := len(via.made[0].ticked()); n != 10 {
+			t.Errorf("%d ticks in 10 s, want one a second", n)
+		}
+		if via.made[0].overlap.Load() {
+			t.Error("Tick met Apply")
+		}
+	})
 }
 
 func TestTicksComeWithoutRecords(t *testing.T) {

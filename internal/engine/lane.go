@@ -190,22 +190,41 @@ func (l *lane[In, Out]) tick(ctx context.Context, from *gate, now time.Time) err
 	})
 }
 
-// tickByTimer ticks while the lane is open. A lane in use is left alone: Apply must
-// not meet Tick, and a lane that is blocked by its sink has nowhere to put what a
-// tick would bring.
+// tickByTimer ticks while the lane is open, between two Writes: Apply must not meet
+// Tick.
 func (l *lane[In, Out]) tickByTimer() {
 	everyTick(l.gone, l.flow.TickEvery, l.tickNow)
 }
 
 func (l *lane[In, Out]) tickNow(now time.Time) {
+	if !l.between() {
+		return
+	}
+	if !l.ended && !l.muted && l.ops.Tick != nil {
+		_ = l.tick(l.gone, nil, now) // noted there; the next tick comes anyway
+	}
+	l.give()
+}
+
+// between takes the lane once the Write under way is over. It does not wait for one
+// that takes long: a lane that is blocked by its sink has nowhere to put what a tick
+// would bring. Were it not to wait at all, a lane that has always something to do
+// would never be ticked.
+func (l *lane[In, Out]) between() bool {
 	select {
 	case l.turn <- struct{}{}:
-		if !l.ended && !l.muted && l.ops.Tick != nil {
-			_ = l.tick(l.gone, nil, now) // noted there; the next tick comes anyway
-		}
-		l.give()
+		return true
 	default:
 	}
+	long := time.NewTimer(l.flow.TickEvery / 4)
+	defer long.Stop()
+	select {
+	case l.turn <- struct{}{}:
+		return true
+	case <-long.C:
+	case <-l.gone.Done():
+	}
+	return false
 }
 
 func (l *lane[In, Out]) finish() error {
