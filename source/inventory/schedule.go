@@ -115,6 +115,7 @@ type cycle struct {
 	short    int           // so many cycles, with this one, have another length
 	hosts    []host        // never empty
 	next     int           // whose turn it is
+	last     *host         // had its turn last in this cycle, and may have left the list since; nil: nobody had
 }
 
 // align makes the cycle the one that is under way by the wall clock, so that hosts
@@ -124,19 +125,25 @@ func (c *cycle) align(now time.Time) {
 	// when the clock is set.
 	gone := time.Duration(now.UnixNano() % int64(c.interval))
 	c.start, c.length = now.Add(-gone), c.interval
-	c.next = sort.Search(len(c.hosts), func(i int) bool { return phase(c.hosts[i].place, c.length) >= gone })
+	c.pass(sort.Search(len(c.hosts), func(i int) bool { return phase(c.hosts[i].place, c.length) >= gone }))
 	c.roll()
 }
 
 // replace sets other hosts. Those whose place has been passed wait for the next
 // cycle.
 func (c *cycle) replace(hosts []host) {
-	if c.next > 0 {
-		last := c.hosts[c.next-1]
-		c.next = sort.Search(len(hosts), func(i int) bool { return hosts[i].compare(last) > 0 })
+	if c.last != nil {
+		c.next = sort.Search(len(hosts), func(i int) bool { return hosts[i].compare(*c.last) > 0 })
 	}
 	c.hosts = hosts
 	c.roll()
+}
+
+// pass says that the first n hosts had their turn in this cycle.
+func (c *cycle) pass(n int) {
+	if c.next, c.last = n, nil; n > 0 {
+		c.last = &c.hosts[n-1]
+	}
 }
 
 // roll begins the next cycle if all hosts had their turn.
@@ -144,7 +151,8 @@ func (c *cycle) roll() {
 	if c.next < len(c.hosts) {
 		return
 	}
-	c.next, c.start = 0, c.start.Add(c.length)
+	c.pass(0)
+	c.start = c.start.Add(c.length)
 	if c.short--; c.short == 0 {
 		c.align(c.start)
 	}
@@ -158,6 +166,7 @@ func (c *cycle) take(dst []kemi.Job, now time.Time) (jobs []kemi.Job, stale int)
 		// After a long standstill whole cycles are too old. Counting them host by host
 		// would take as long as having polled them.
 		if missed := int(now.Sub(c.start)/c.length) - 1; c.next == 0 && c.short == 0 && missed > 0 {
+			c.pass(0)
 			c.start = c.start.Add(time.Duration(missed) * c.length)
 			stale += missed * len(c.hosts)
 		}
@@ -167,7 +176,7 @@ func (c *cycle) take(dst []kemi.Job, now time.Time) (jobs []kemi.Job, stale int)
 			return dst, stale
 		}
 		j, length := c.hosts[c.next].job, c.length
-		c.next++
+		c.pass(c.next + 1)
 		c.roll()
 		if late >= length { // the next job of this host is due
 			stale++
