@@ -1,6 +1,7 @@
 package inventory_test
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -11,9 +12,13 @@ import (
 
 func TestConformance(t *testing.T) {
 	sourcetest.Run(t, func(tb testing.TB) sourcetest.Harness[kemi.Job] {
-		s, err := inventory.New(inventory.Static(
-			inventory.Target{Address: "10.0.0.1", Labels: kemi.LabelsOf("rack", "r7")}, inventory.Target{Address: "10.0.0.2"}, inventory.Target{Address: "10.0.0.3"},
-		), inventory.Config{Interval: 200 * time.Millisecond})
+		// So many hosts that there are jobs in every tenth of a second, from the start. Each is
+		// worth delivering for twenty seconds, longer than the suite waits for anything.
+		targets := make([]inventory.Target, 1000)
+		for i := range targets {
+			targets[i] = inventory.Target{Address: fmt.Sprint("host", i), Labels: kemi.LabelsOf("rack", "r7")}
+		}
+		s, err := inventory.New(inventory.Static(targets...), inventory.Config{FirstInterval: 20 * time.Second})
 		if err != nil {
 			tb.Fatal(err)
 		}
