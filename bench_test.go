@@ -109,6 +109,17 @@ func BenchmarkFlow(b *testing.B) {
 	}
 }
 
+// allocs is how many allocations f makes. The whole program is counted, also what a
+// goroutine of a test before does that is on its way out: that only adds, so the least
+// of a few counts is f's own.
+func allocs(f func()) float64 {
+	least := testing.AllocsPerRun(100, f)
+	for range 4 {
+		least = min(least, testing.AllocsPerRun(100, f))
+	}
+	return least
+}
+
 // TestFlowAllocations holds the budget of a hundredth of an allocation per record, and
 // more: a flow whose source hands on one context makes none at all, and a deadline
 // costs what the context package takes for it.
@@ -125,12 +136,12 @@ func TestFlowAllocations(t *testing.T) {
 							}
 						}
 					}
-					if got := testing.AllocsPerRun(100, write(ctx)); got > 0 {
+					if got := allocs(write(ctx)); got > 0 {
 						t.Errorf("%v allocations for a batch of %d, want none", got, n)
 					}
 					c, cancel := context.WithTimeout(ctx, time.Hour)
 					defer cancel()
-					if got := testing.AllocsPerRun(100, write(c)); got > 5 {
+					if got := allocs(write(c)); got > 5 {
 						t.Errorf("%v allocations for a batch of %d with a deadline, want at most 5", got, n)
 					}
 				})
@@ -151,7 +162,7 @@ func TestLabelsAllocations(t *testing.T) {
 		"With":    func() kemi.Labels { return base.With("mode", "idle") },
 		"Without": func() kemi.Labels { return with.With("x", "").Without("y") },
 	} {
-		if got := testing.AllocsPerRun(100, func() {
+		if got := allocs(func() {
 			if f() != with {
 				t.Fatal("another set")
 			}
@@ -159,7 +170,7 @@ func TestLabelsAllocations(t *testing.T) {
 			t.Errorf("%s: %v allocations, want none", name, got)
 		}
 	}
-	if got := testing.AllocsPerRun(100, func() { _, _ = with.Get("host"), with.Hash() }); got > 0 {
+	if got := allocs(func() { _, _ = with.Get("host"), with.Hash() }); got > 0 {
 		t.Errorf("reading: %v allocations", got)
 	}
 }

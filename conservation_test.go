@@ -295,11 +295,13 @@ func TestEveryAcknowledgedRecordIsSomewhere(t *testing.T) {
 			var watching sync.WaitGroup
 			done := make(chan struct{})
 			watching.Go(func() { watch(t, done, f) })
-			watching.Go(func() { // the stop comes after some work
-				for f.Stats().Done < 20_000 {
-					time.Sleep(time.Millisecond)
+			watching.Go(func() { // the stop comes when everything has gone wrong that is to
+				defer cancel()
+				for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(time.Millisecond) {
+					if s := f.Stats(); s.Done >= 20_000 && s.Dead > 0 && s.Dropped > 0 && s.Abandoned > 0 && s.Failed > 0 && s.Rejected > 0 {
+						return
+					}
 				}
-				cancel()
 			})
 			if err := p.Run(ctx); err != nil {
 				t.Fatal(err) // the source answers nil whatever its Writes said

@@ -285,7 +285,7 @@ func ExampleFromSlog() {
 func ExampleSource() {
 	receive := kemi.SourceFunc[string](func(ctx context.Context, out kemi.Sink[string]) error {
 		handle := func(body string) int { // of a request
-			ctx, cancel := context.WithTimeout(ctx, 20*time.Millisecond)
+			ctx, cancel := context.WithTimeout(ctx, time.Minute)
 			defer cancel()
 			if err := out.Write(ctx, []string{body}); err != nil {
 				return 503
@@ -297,7 +297,7 @@ func ExampleSource() {
 	})
 	store := kemi.SinkFunc[string](func(_ context.Context, batch []string) error {
 		if batch[0] == "unlucky" {
-			return errors.New("connection refused")
+			return kemi.RetryAfter(errors.New("busy"), time.Hour) // later than the deadline: it is over at once
 		}
 		return nil
 	})
