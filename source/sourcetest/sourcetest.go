@@ -199,6 +199,7 @@ func chosen(c <-chan struct{}) bool {
 }
 
 func stops[T any](r *run[T]) {
+	before := conform.Goroutines()
 	came := newSignal()
 	var after bool
 	var mu sync.Mutex
@@ -218,7 +219,9 @@ func stops[T any](r *run[T]) {
 	over = true
 	mu.Unlock()
 	conform.Done(s.fed, r.Patience)
+	// A Write that comes late is one of a timer or of a goroutine that is left.
 	time.Sleep(10 * time.Millisecond)
+	conform.Leaked(before, r.Patience)
 	mu.Lock()
 	defer mu.Unlock()
 	if after {
