@@ -18,6 +18,7 @@ func raws(n int) (table []Raw, refs []uint32, pairs []Pair) {
 }
 
 func TestFindGivesTheSetThatIsThere(t *testing.T) {
+	collected(t, 0) // other tests make the same sets
 	table, refs, pairs := raws(6)
 	for n := 1; n <= len(refs); n++ {
 		if got := Find(table, refs[:n]); got != nil {
@@ -51,6 +52,7 @@ func TestFindTellsSetsInOnePlace(t *testing.T) {
 func TestFindAllocatesNothing(t *testing.T) {
 	table, refs, pairs := raws(6)
 	set := Of(pairs)
+	collected(t, 1) // so that no clean-up allocates meanwhile
 	if n := testing.AllocsPerRun(100, func() {
 		if Find(table, refs) != set {
 			t.Fatal("not found")
