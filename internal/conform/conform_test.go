@@ -75,7 +75,7 @@ func TestLeaked(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 	close(stop)
-	if got := Leaked(before, Patience); got != "" {
+	if got := Leaked(before, time.Minute); got != "" {
 		t.Errorf("got %q", got)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/kemi-go/kemi"
@@ -93,7 +94,6 @@ func (d *disk) harness(write func(ctx context.Context, batch []string) error) Ha
 			defer d.mu.Unlock()
 			return d.seen
 		},
-		Patience: time.Second,
 	}
 }
 
@@ -323,10 +323,24 @@ func TestBreaches(t *testing.T) {
 					continue
 				}
 				found = true
-				failed := conform.Failures(t, func(tb testing.TB) {
-					d := &disk{}
-					c.run(tb, func(testing.TB) Harness[string] { return d.harness(breach.sink(d)) })
-				})
+				var failed []string
+				breaks := func(t *testing.T) {
+					failed = conform.Failures(t, func(tb testing.TB) {
+						c.run(tb, func(testing.TB) Harness[string] {
+							d := &disk{}
+							h := d.harness(breach.sink(d))
+							h.Patience = time.Second
+							return h
+						})
+					})
+				}
+				// In a bubble nothing is late but what hangs. Who waits for a lock that is never
+				// given back cannot be left behind in one.
+				if breach.name == "locks and never unlocks" {
+					breaks(t)
+				} else {
+					synctest.Test(t, breaks)
+				}
 				if !strings.Contains(strings.Join(failed, "\n"), breach.says) {
 					t.Errorf("%q says %q, want something with %q", c.name, failed, breach.says)
 				}

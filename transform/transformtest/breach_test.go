@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/kemi-go/kemi"
@@ -305,8 +306,11 @@ func TestBreaches(t *testing.T) {
 					continue
 				}
 				found = true
-				failed := conform.Failures(t, func(tb testing.TB) {
-					c.run(tb, func(testing.TB) Harness[reading, int] { return harness(breach.made) })
+				var failed []string
+				synctest.Test(t, func(t *testing.T) { // so that what takes a moment meets what comes in it
+					failed = conform.Failures(t, func(tb testing.TB) {
+						c.run(tb, func(testing.TB) Harness[reading, int] { return harness(breach.made) })
+					})
 				})
 				if !strings.Contains(strings.Join(failed, "\n"), breach.says) {
 					t.Errorf("%q says %q, want something with %q", c.name, failed, breach.says)
