@@ -22,8 +22,11 @@ const (
 type queue struct {
 	mu      sync.Mutex
 	pending []*request
+	bytes   int  // of pending
+	urgent  int  // of pending: those that are no Write
+	patient bool // the committer waits for more
 	closed  bool
-	wake    chan struct{} // holds a token when something waits
+	wake    chan struct{} // holds a token when something waits, and is not to wait for more
 }
 
 // request is what one caller wants on the disk: all of it in one batch of the engine.
@@ -35,7 +38,9 @@ type request struct {
 	records []int         // by mark, to count what is left out
 	write   func(b *pebble.Batch)
 	keep    bool // keep the positions of all readers with it, now
+	patient bool // may wait for others
 
+	bytes int    // of entries
 	left  uint64 // records that were left out; for the caller when it is done
 	taken atomic.Bool
 	done  chan error
@@ -58,18 +63,66 @@ func (d *DB) submit(r *request) error {
 	if r.done == nil {
 		r.done = make(chan error, 1)
 	}
-	d.queue.mu.Lock()
-	if d.queue.closed {
-		d.queue.mu.Unlock()
+	for _, e := range r.entries {
+		r.bytes += len(e.body)
+	}
+	q := &d.queue
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed {
 		return ErrClosed
 	}
-	d.queue.pending = append(d.queue.pending, r)
-	d.queue.mu.Unlock()
-	select {
-	case d.queue.wake <- struct{}{}:
-	default:
+	q.pending = append(q.pending, r)
+	q.count(r, 1)
+	if !q.patient || !q.mayWait() {
+		q.rouse()
 	}
 	return nil
+}
+
+// count is called with the lock held, as is …
+func (q *queue) count(r *request, n int) {
+	q.bytes += n * r.bytes
+	if !r.patient {
+		q.urgent += n
+	}
+}
+
+// … mayWait, which tells whether what is pending may wait for more, and rouse.
+func (q *queue) mayWait() bool { return q.urgent == 0 && q.bytes < paceBytes }
+
+func (q *queue) rouse() {
+	select {
+	case q.wake <- struct{}{}:
+	default:
+	}
+}
+
+// await returns when what is pending is not to wait for more, or at a time.
+func (d *DB) await(due time.Time) {
+	left := time.Until(due)
+	if left <= 0 {
+		return
+	}
+	q := &d.queue
+	q.mu.Lock()
+	q.patient = q.mayWait()
+	if !q.patient {
+		q.mu.Unlock()
+		return
+	}
+	select {
+	case <-q.wake: // of one that may wait
+	default:
+	}
+	q.mu.Unlock()
+	timer := time.NewTimer(left)
+	defer timer.Stop()
+	select {
+	case <-q.wake:
+	case <-timer.C:
+	case <-d.done:
+	}
 }
 
 // wait submits and returns when r is safe. It is not to be given up half way.
@@ -84,21 +137,18 @@ func (d *DB) wait(r *request) error {
 func (q *queue) take(dst []*request) []*request {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	q.patient = false
 	n, bytes := 0, 0
 	for n < len(q.pending) && bytes < groupMax {
-		for _, e := range q.pending[n].entries {
-			bytes += len(e.body)
-		}
+		bytes += q.pending[n].bytes
+		q.count(q.pending[n], -1)
 		n++
 	}
 	dst = append(dst, q.pending[:n]...)
 	rest := copy(q.pending, q.pending[n:])
 	clear(q.pending[rest:])
 	if q.pending = q.pending[:rest]; rest > 0 {
-		select {
-		case q.wake <- struct{}{}:
-		default:
-		}
+		q.rouse()
 	}
 	return dst
 }
@@ -113,6 +163,7 @@ func (d *DB) commits() {
 		idle := false
 		select {
 		case <-d.queue.wake:
+			d.await(c.pace.due())
 		case <-timer.C:
 			idle = true
 		case <-d.done:
@@ -137,6 +188,7 @@ type committer struct {
 	kept    time.Time // when positions were kept last
 	touched map[*part]struct{}
 	held    []*request
+	pace    pace
 }
 
 // commit writes a group of requests, and what readers have come to, in one synced batch.
@@ -146,13 +198,16 @@ func (c *committer) commit(group []*request, idle bool) {
 	b := c.engine.NewBatch()
 	defer func() { _ = b.Close() }()
 	c.held = c.held[:0]
-	appended, asked := false, false
+	appended, asked, writes := false, false, 0
 	for _, r := range group {
 		if !r.taken.CompareAndSwap(false, true) {
 			continue // its caller has gone
 		}
 		c.held = append(c.held, r)
 		asked = asked || r.keep
+		if r.patient {
+			writes++
+		}
 		if c.append(b, r, now) {
 			appended = true
 		}
@@ -180,6 +235,7 @@ func (c *committer) commit(group []*request, idle bool) {
 		c.clock.appended(now)
 	}
 	if !b.Empty() {
+		c.pace.synced(real, writes)
 		if err := b.Commit(pebble.Sync); err != nil {
 			c.die(err.Error())
 		}

@@ -5,7 +5,8 @@
 // All topics of a program share one [DB] and so one log and one fsync: a committer
 // gathers what many goroutines write, together with how far the readers have come,
 // into one synced batch of the storage engine (Pebble). A position is never ahead of
-// the output it stands for.
+// the output it stands for. Where many small Writes come close together, each waits for
+// others for up to 3 ms, unless that would slow their writers down.
 //
 //	db, err := disk.Open(disk.Config{Dir: "/var/lib/kemi"})
 //	raw, err := disk.NewTopic(db, "raw", disk.TopicConfig[kemi.Metric]{})

@@ -167,7 +167,7 @@ func (t *Topic[T]) Write(ctx context.Context, batch []T) error {
 	w := t.writers.Get().(*writer[T])
 	w.reset(ctx, batch)
 	if len(w.entries) > 0 {
-		r := &request{topic: t.topic, entries: w.entries, source: w.source, marks: w.marks, records: w.records, done: make(chan error, 1)}
+		r := &request{topic: t.topic, entries: w.entries, source: w.source, marks: w.marks, records: w.records, patient: true, done: make(chan error, 1)}
 		if err := t.db.submit(r); err != nil {
 			return err
 		}
