@@ -93,7 +93,7 @@ type Config struct {
 // [Rates.Fork]; one Rates is used by one goroutine at a time. Only Stats may be
 // called beside the others.
 //
-// The state is one entry per counter, about 120 bytes with its place in the map. It is
+// The state is one entry per counter, about 135 bytes with its place in the map. It is
 // forgotten when it is older than MaxGap, as nothing can depend on it any more: by the
 // ticks of the lane, or where there are none, by the Times of the input. No clock is
 // read and no output follows the order of a map: the same input gives the same output,
@@ -285,21 +285,22 @@ func (r *Rates) rate(dst []kemi.Metric, h *host, m *kemi.Metric, t int64, up, la
 		}
 		v = math.Float64bits(f)
 	}
-	k := key{m.Name, m.Labels}
-	s := h.series[k]
+	s := h.find(m)
 	if s == nil || s.def.kind != m.Kind {
-		if h.series == nil {
-			h.series = map[key]*series{}
-		}
 		def := r.def(m)
-		x := &series{t: t, v: v, up: up, def: def, id: identity(def, m.Labels), turn: r.turn}
-		h.series[k] = x
-		r.sum += x.sum()
-		if s != nil {
+		x := series{t: t, v: v, up: up, def: def, labels: m.Labels, id: identity(def, m.Labels), turn: r.turn}
+		differs := up != lately
+		if s == nil {
+			s = h.add(m)
+		} else {
 			r.sum -= s.sum()
+			x.next = s.next
+			differs = differs || s.turn != r.turn
 		}
-		if up != lately || s != nil && s.turn != r.turn {
-			r.follow(h, k, x, t, v, lately, def)
+		*s = x
+		r.sum += s.sum()
+		if differs {
+			r.follow(h, s, t, v, lately, def)
 		}
 		n.Primed++
 		return dst
@@ -307,7 +308,7 @@ func (r *Rates) rate(dst []kemi.Metric, h *host, m *kemi.Metric, t int64, up, la
 	since := t - s.t
 	if since <= 0 && since >= -r.gap {
 		if s.turn != r.turn {
-			r.follow(h, k, s, t, v, lately, s.def)
+			r.follow(h, s, t, v, lately, s.def)
 		}
 		n.Repeated++
 		return dst
@@ -317,7 +318,7 @@ func (r *Rates) rate(dst []kemi.Metric, h *host, m *kemi.Metric, t int64, up, la
 	s.t, s.v, s.up = t, v, up
 	r.sum += s.sum()
 	if s.turn != r.turn || up != lately {
-		r.follow(h, k, s, t, v, lately, s.def)
+		r.follow(h, s, t, v, lately, s.def)
 	}
 	if since < 0 || since > r.gap {
 		n.Primed++

@@ -61,7 +61,7 @@ func (l Limit) check(name string) error {
 
 // limit returns what is plausible for a series now.
 func (r *Rates) limit(h *host, d *def, labels kemi.Labels, t int64) float64 {
-	l := d.limit
+	l := &d.limit
 	if l.Of != "" {
 		if ref, ok := h.references[key{l.Of, labels}]; ok && max(t-ref.t, ref.t-t) <= r.gap && ref.v > l.Above {
 			return l.Times * ref.v

@@ -74,7 +74,7 @@ func (h *host) rotate(r *Rates) {
 			s.t, s.v, s.up, s.def, s.id = y.t, y.v, y.up, y.def, y.id
 			r.sum += s.sum()
 		} else {
-			delete(h.series, k)
+			h.forget(k, s)
 		}
 	}
 	for k, ref := range h.references {
@@ -118,8 +118,9 @@ func (h *host) ownLate() *late {
 
 // follow takes a reading to what is known since this span began. s is what the longer
 // memory made of it. If the two were the same before it, both take it: it was new to s.
-func (r *Rates) follow(h *host, k key, s *series, t int64, v uint64, up float64, def *def) {
+func (r *Rates) follow(h *host, s *series, t int64, v uint64, up float64, def *def) {
 	l := h.ownLate()
+	k := key{def.name, s.labels}
 	y, ok := l.series[k]
 	if !ok || y.def.kind != def.kind || isNew(y.t, t, r.gap) {
 		y = series{t: t, v: v, up: up, def: def, id: identity(def, k.labels)}

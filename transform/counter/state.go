@@ -5,6 +5,7 @@ import "github.com/kemi-go/kemi"
 // host is what is remembered of one host.
 type host struct {
 	series     map[key]*series
+	last       *series // that was found
 	references map[key]reference
 
 	id        uint64
@@ -24,15 +25,59 @@ type key struct {
 	labels kemi.Labels
 }
 
-// series is the last reading of a counter.
+// series is the last reading of a counter. It is one cache line.
 type series struct {
-	t   int64   // Unix nanoseconds
-	v   uint64  // the number, or the bits of a FloatCounter
-	up  float64 // the agent's uptime in the same poll, or unknown
-	def *def
-	id  uint64
+	t      int64   // Unix nanoseconds
+	v      uint64  // the number, or the bits of a FloatCounter
+	up     float64 // the agent's uptime in the same poll, or unknown
+	def    *def    // nil: forgotten
+	labels kemi.Labels
+	id     uint64
+	next   *series // the one that was found after it
 
 	turn uint32 // see proof.go
+}
+
+// find returns the series of m, or nil. A host is polled in one order, so it is mostly
+// the one that came next in the poll before. A look-up in the map costs much more:
+// the hash of a key that was just put on the stack waits for it.
+func (h *host) find(m *kemi.Metric) *series {
+	last := h.last
+	if last != nil {
+		if s := last.next; s != nil && s.labels == m.Labels && s.def != nil && s.def.name == m.Name {
+			h.last = s
+			return s
+		}
+	}
+	s := h.series[key{m.Name, m.Labels}]
+	if s != nil {
+		h.link(s)
+	}
+	return s
+}
+
+// add makes a series for m.
+func (h *host) add(m *kemi.Metric) *series {
+	if h.series == nil {
+		h.series = map[key]*series{}
+	}
+	s := new(series)
+	h.series[key{m.Name, m.Labels}] = s
+	h.link(s)
+	return s
+}
+
+func (h *host) link(s *series) {
+	if h.last != nil {
+		h.last.next = s
+	}
+	h.last = s
+}
+
+// forget drops a series. What came before it may still point at it.
+func (h *host) forget(k key, s *series) {
+	delete(h.series, k)
+	*s = series{}
 }
 
 // reference is the last reading of a gauge that a limit refers to.
@@ -46,10 +91,10 @@ type reference struct {
 
 // def is what the series of one name share.
 type def struct {
-	kind        kemi.Kind
-	id          uint64
-	rate, delta string
-	limit       Limit
+	kind              kemi.Kind
+	id                uint64
+	name, rate, delta string
+	limit             Limit
 }
 
 type defKey struct {
@@ -61,7 +106,7 @@ func (r *Rates) def(m *kemi.Metric) *def {
 	k := defKey{m.Name, m.Kind}
 	d := r.defs[k]
 	if d == nil {
-		d = &def{m.Kind, fnv(m.Name) + uint64(m.Kind), m.Name + "_rate", m.Name + "_delta", r.limits[m.Name]}
+		d = &def{m.Kind, fnv(m.Name) + uint64(m.Kind), m.Name, m.Name + "_rate", m.Name + "_delta", r.limits[m.Name]}
 		r.defs[k] = d
 	}
 	return d
@@ -96,7 +141,7 @@ func (r *Rates) expire(h *host, t int64, records int) {
 		for k, s := range h.series {
 			if t-s.t > 2*r.gap {
 				r.sum -= s.sum()
-				delete(h.series, k)
+				h.forget(k, s)
 			}
 		}
 		for k, ref := range h.references {
