@@ -26,7 +26,8 @@ type agent struct {
 	mib      []object // in order of OIDs
 	delay    time.Duration
 	silent   bool
-	maxBinds int // above it: tooBig
+	gate     chan struct{} // if set, answers wait until it is closed
+	maxBinds int           // above it: tooBig
 	// hook, if set, may answer a request itself, with any datagrams, or change the answer
 	// that is made.
 	hook func(req *gosnmp.SnmpPacket, res *gosnmp.SnmpPacket, encode func(*gosnmp.SnmpPacket) []byte) (datagrams [][]byte, handled bool)
@@ -131,6 +132,18 @@ func (a *agent) remove(below string) {
 	a.mib = slices.DeleteFunc(a.mib, func(o object) bool { return o.name == below || strings.HasPrefix(o.name, below+".") })
 }
 
+// hold keeps the answers back until let is called.
+func (a *agent) hold() (let func()) {
+	gate := make(chan struct{})
+	a.with(func(a *agent) { a.gate = gate })
+	let = sync.OnceFunc(func() {
+		a.with(func(a *agent) { a.gate = nil })
+		close(gate)
+	})
+	a.tb.Cleanup(let)
+	return let
+}
+
 // with changes the agent under its lock.
 func (a *agent) with(f func(*agent)) {
 	a.mu.Lock()
@@ -149,14 +162,23 @@ func (a *agent) serve() {
 		}
 		a.requests.Add(1)
 		a.mu.Lock()
-		replies, delay := a.answer(buf[:n]), a.delay
+		replies, delay, held := a.answer(buf[:n]), a.delay, a.gate != nil
 		a.mu.Unlock()
 		send := func() {
+			for {
+				a.mu.Lock()
+				gate := a.gate
+				a.mu.Unlock()
+				if gate == nil {
+					break
+				}
+				<-gate
+			}
 			for _, r := range replies {
 				a.conn.WriteToUDPAddrPort(r, from)
 			}
 		}
-		if delay > 0 {
+		if delay > 0 || held {
 			time.AfterFunc(delay, send)
 		} else {
 			send()

@@ -85,7 +85,7 @@ func BenchmarkPoll(b *testing.B) {
 				if version == "3" {
 					c.DefaultCredential = v3
 				}
-				c.Patience = time.Minute
+				c.Retries = 1
 			})
 			jobs := make([]kemi.Job, batch)
 			for i := range jobs {

@@ -84,7 +84,6 @@ func TestTransform(t *testing.T) {
 		return transformtest.Harness[kemi.Job, kemi.Metric]{
 			New: func() kemi.Transform[kemi.Job, kemi.Metric] {
 				p := newPoller(tb, func(c *snmp.Config) {
-					c.Patience = 10 * time.Second
 					c.Lookup = func(string) (snmp.Credential, bool) { return snmp.Credential{Community: "public"}, true }
 				})
 				return steady{p, "lane", new(atomic.Int64)}

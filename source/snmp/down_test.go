@@ -1,6 +1,10 @@
 package snmp_test
 
 import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
 	"runtime"
 	"strings"
 	"testing"
@@ -12,36 +16,61 @@ import (
 	"github.com/kemi-go/kemi/source/snmp"
 )
 
-func impatient(c *snmp.Config) { c.Timeout = 80 * time.Millisecond }
+// impatient asks twice, and waits no longer than that for an answer.
+func impatient(timeout time.Duration) func(*snmp.Config) {
+	return func(c *snmp.Config) { c.Timeout, c.Retries = timeout, 1 }
+}
+
+// patiently tries something with agents that answer at first, or in part, or something
+// else than they should. A short timeout makes it quick. But on a machine that is busy with
+// other things an agent may miss it, and so it is tried again with a longer one, until
+// nothing is wrong.
+func patiently(t *testing.T, try func(timeout time.Duration) (wrong string)) {
+	t.Helper()
+	wrong := ""
+	for timeout := 80 * time.Millisecond; timeout < 20*time.Second; timeout *= 2 {
+		if wrong = try(timeout); wrong == "" {
+			return
+		}
+		t.Logf("with a timeout of %v: %s", timeout, wrong)
+	}
+	t.Error(wrong)
+}
 
 // A dead host costs two datagrams a cycle and, after three cycles, one. It is said to be
 // down at every cycle, and is polled in full as soon as it answers again.
 func TestADeadHost(t *testing.T) {
-	p := newPoller(t, impatient)
-	a := newAgent(t).linux()
-	a.with(func(a *agent) { a.silent = true })
-	for cycle := 1; cycle <= 5; cycle++ {
-		before := a.requests.Load()
+	patiently(t, func(timeout time.Duration) string {
+		p := newPoller(t, impatient(timeout))
+		a := newAgent(t).linux()
+		a.with(func(a *agent) { a.silent = true })
+		for cycle := 1; cycle <= 5; cycle++ {
+			before := p.Stats().Sent
+			ms := poll(t, p, jobFor(a))
+			if ms.value(t, "up") != 0 || ms.reason() != "timeout" || ms.value(t, "snmp_complete_ratio") != 0 {
+				t.Errorf("cycle %d: %s", cycle, ms)
+			}
+			want := uint64(2)
+			if cycle > 3 {
+				want = 1
+			}
+			if n := p.Stats().Sent - before; n != want {
+				t.Errorf("cycle %d: %d datagrams, want %d", cycle, n, want)
+			}
+		}
+		for a.requests.Load() != 3*2+2 { // they have arrived
+			time.Sleep(time.Millisecond)
+		}
+		a.with(func(a *agent) { a.silent = false })
 		ms := poll(t, p, jobFor(a))
-		if ms.value(t, "up") != 0 || ms.reason() != "timeout" || ms.value(t, "snmp_complete_ratio") != 0 {
-			t.Errorf("cycle %d: %s", cycle, ms)
+		if ms.value(t, "up") != 1 || ms.reason() != "" || len(ms.named("if_up")) != 3 {
+			return fmt.Sprintf("the host is back: %s", ms)
 		}
-		want := int64(2)
-		if cycle > 3 {
-			want = 1
+		if s := p.Stats(); s.Down != 5 || s.Up != 1 || s.Probes != 3 {
+			t.Errorf("%+v", s)
 		}
-		if n := a.requests.Load() - before; n != want {
-			t.Errorf("cycle %d: %d datagrams, want %d", cycle, n, want)
-		}
-	}
-	a.with(func(a *agent) { a.silent = false })
-	ms := poll(t, p, jobFor(a))
-	if ms.value(t, "up") != 1 || ms.reason() != "" || len(ms.named("if_up")) != 3 {
-		t.Errorf("the host is back: %s", ms)
-	}
-	if s := p.Stats(); s.Down != 5 || s.Up != 1 || s.Probes != 3 {
-		t.Errorf("%+v", s)
-	}
+		return ""
+	})
 }
 
 func TestARefusedHost(t *testing.T) {
@@ -49,12 +78,17 @@ func TestARefusedHost(t *testing.T) {
 		t.Skip("only Linux tells")
 	}
 	p := newPoller(t)
-	a := newAgent(t)
-	a.conn.Close()
+	// A connected socket takes datagrams of its peer alone, and nobody else gets its port.
+	loopback := net.IPv4(127, 0, 0, 1)
+	conn, err := net.DialUDP("udp4", &net.UDPAddr{IP: loopback}, &net.UDPAddr{IP: loopback, Port: 9})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
 	live := newAgent(t)
 	live.set("1.3.6.1.2.1.1.3.0", ticks(1))
-	jobs := []kemi.Job{jobFor(a), jobFor(live)}
-	jobs[1].Resource = "live"
+	jobs := []kemi.Job{jobFor(live), jobFor(live)}
+	jobs[0].Target, jobs[1].Resource = conn.LocalAddr().String(), "live"
 	ms := poll(t, p, jobs...)
 	if ms.value(t, "up", "host", "web1") != 0 || ms.reason() != "refused" || ms.value(t, "up", "host", "live") != 1 {
 		t.Errorf("%s", ms)
@@ -65,7 +99,11 @@ func TestARefusedHost(t *testing.T) {
 }
 
 func TestTargets(t *testing.T) {
-	p := newPoller(t, impatient)
+	p := newPoller(t, func(c *snmp.Config) {
+		c.Resolver = &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) {
+			return nil, errors.New("there is no name server")
+		}}
+	})
 	a := newAgent(t)
 	a.set("1.3.6.1.2.1.1.3.0", ticks(1))
 	_, port, _ := strings.Cut(a.addr(), ":")
@@ -87,56 +125,67 @@ func TestTargets(t *testing.T) {
 // What came before the answers stopped is given out, with what is missing said.
 func TestAnAgentThatGoesSilentHalfway(t *testing.T) {
 	for _, walked := range []bool{false, true} {
-		p := newPoller(t, impatient)
-		a := newAgent(t).linux()
-		if walked {
-			poll(t, p, jobFor(a))
-		}
-		n := 0
-		a.with(func(a *agent) {
-			a.hook = func(*gosnmp.SnmpPacket, *gosnmp.SnmpPacket, func(*gosnmp.SnmpPacket) []byte) ([][]byte, bool) {
-				n++
-				return nil, n > 1
+		patiently(t, func(timeout time.Duration) string {
+			p := newPoller(t, impatient(timeout))
+			a := newAgent(t).linux()
+			if walked {
+				poll(t, p, jobFor(a))
 			}
+			n := 0
+			a.with(func(a *agent) {
+				a.hook = func(*gosnmp.SnmpPacket, *gosnmp.SnmpPacket, func(*gosnmp.SnmpPacket) []byte) ([][]byte, bool) {
+					n++
+					return nil, n > 1
+				}
+			})
+			ms := poll(t, p, jobFor(a))
+			if ms.value(t, "up") != 1 {
+				return fmt.Sprintf("walked %v: %s", walked, ms)
+			}
+			if ms.reason() != "timeout" || ms.value(t, "load1") != 1.5 {
+				t.Errorf("walked %v: %s", walked, ms)
+			}
+			if r := ms.value(t, "snmp_complete_ratio"); r <= 0 || r >= 1 {
+				t.Errorf("walked %v: complete ratio %v", walked, r)
+			}
+			if got := ms.named("if_in_octets"); len(got) != 0 {
+				t.Errorf("walked %v: values of an earlier poll came out again: %s", walked, got)
+			}
+			if s := p.Stats(); s.Incomplete != 1 || s.Timeouts != 1 {
+				return fmt.Sprintf("walked %v: %+v", walked, s)
+			}
+			a.with(func(a *agent) { a.hook = nil })
+			if ms := poll(t, p, jobFor(a)); ms.reason() != "" || len(ms.named("if_in_octets")) != 3 {
+				return fmt.Sprintf("walked %v, after it: %s", walked, ms)
+			}
+			return ""
 		})
-		ms := poll(t, p, jobFor(a))
-		if ms.value(t, "up") != 1 || ms.reason() != "timeout" || ms.value(t, "load1") != 1.5 {
-			t.Errorf("walked %v: %s", walked, ms)
-		}
-		if r := ms.value(t, "snmp_complete_ratio"); r <= 0 || r >= 1 {
-			t.Errorf("walked %v: complete ratio %v", walked, r)
-		}
-		if got := ms.named("if_in_octets"); len(got) != 0 {
-			t.Errorf("walked %v: values of an earlier poll came out again: %s", walked, got)
-		}
-		if s := p.Stats(); s.Incomplete != 1 || s.Timeouts != 1 {
-			t.Errorf("%+v", s)
-		}
-		a.with(func(a *agent) { a.hook = nil })
-		if ms := poll(t, p, jobFor(a)); ms.reason() != "" || len(ms.named("if_in_octets")) != 3 {
-			t.Errorf("walked %v, after it: %s", walked, ms)
-		}
 	}
 }
 
 func TestTheDeadlineOfAHost(t *testing.T) {
-	p := newPoller(t, func(c *snmp.Config) { c.Deadline = 300 * time.Millisecond })
-	a := newAgent(t).linux()
-	a.with(func(a *agent) { a.delay = 90 * time.Millisecond }) // the poll takes five or more requests
-	start := time.Now()
-	ms := poll(t, p, jobFor(a))
-	if took := time.Since(start); took > 20*time.Second {
-		t.Errorf("it took %v", took)
-	}
-	if ms.value(t, "up") != 1 || ms.reason() != "deadline" || ms.value(t, "load1") != 1.5 || len(ms.named("disk_used_bytes")) == 0 {
-		t.Errorf("want what came in time: %s", ms)
-	}
+	patiently(t, func(timeout time.Duration) string {
+		deadline := 4 * timeout
+		p := newPoller(t, func(c *snmp.Config) { c.Deadline = deadline })
+		a := newAgent(t).linux()
+		a.with(func(a *agent) { a.delay = deadline * 3 / 10 }) // the poll takes five or more requests
+		ms := poll(t, p, jobFor(a))
+		if len(ms.named("disk_used_bytes")) == 0 {
+			return fmt.Sprintf("the first two answers did not come within %v: %s", deadline, ms)
+		}
+		if ms.value(t, "up") != 1 || ms.reason() != "deadline" || ms.value(t, "load1") != 1.5 {
+			t.Errorf("want what came in time: %s", ms)
+		}
+		return ""
+	})
 	// It is never more than half the interval, so that a poll is over when the next is due.
+	p := newPoller(t)
+	a := newAgent(t)
+	a.with(func(a *agent) { a.silent = true })
 	job := jobFor(a)
-	job.Interval, job.Resource = 100*time.Millisecond, "other"
-	a.with(func(a *agent) { a.delay = 5 * time.Second })
-	start = time.Now()
-	if ms = poll(t, p, job); ms.value(t, "up") != 0 || time.Since(start) > 4*time.Second {
+	job.Interval = 100 * time.Millisecond
+	start := time.Now()
+	if ms := poll(t, p, job); ms.value(t, "up") != 0 || time.Since(start) > time.Minute {
 		t.Errorf("after %v: %s", time.Since(start), ms)
 	}
 }
@@ -201,63 +250,72 @@ func TestJobsThatAreNotPolled(t *testing.T) {
 // under the name that stands in for it they would be another series.
 func TestRowsWhoseNameMayBeMissing(t *testing.T) {
 	const ours = "1.3.6.1.4.1.99999.1."
-	p := newPoller(t, impatient, func(c *snmp.Config) {
-		c.Profiles = []snmp.Profile{{Name: "ours", Tables: []snmp.Table{{
-			Columns: []snmp.Column{{OID: ours + "1"}, {OID: ours + "2"}},
-			Label:   "fan",
-			Identity: func(r *snmp.Row) string { // the alias, else the serial number
-				if alias := r.At(1).Text(); alias != "" {
-					return alias
-				}
-				return r.At(0).Text()
-			},
-			Metrics: func(r *snmp.Row) { r.Gauge("fan", 1) },
-		}}}}
-	})
-	a := newAgent(t)
-	a.set("1.3.6.1.2.1.1.3.0", ticks(1))
-	for _, row := range []string{".1", ".2", ".3"} {
-		a.set(ours+"1"+row, "serial"+row, ours+"2"+row, "alias"+row)
-	}
-	walks := 0
-	a.with(func(a *agent) {
-		a.hook = func(req, res *gosnmp.SnmpPacket, _ func(*gosnmp.SnmpPacket) []byte) ([][]byte, bool) {
-			if req.PDUType != gosnmp.GetBulkRequest {
-				return nil, false
-			}
-			walks++
-			res.Variables = res.Variables[:3] // both columns of one row, and one of the next
-			return nil, walks > 1
+	patiently(t, func(timeout time.Duration) string {
+		p := newPoller(t, impatient(timeout), func(c *snmp.Config) {
+			c.Profiles = []snmp.Profile{{Name: "ours", Tables: []snmp.Table{{
+				Columns: []snmp.Column{{OID: ours + "1"}, {OID: ours + "2"}},
+				Label:   "fan",
+				Identity: func(r *snmp.Row) string { // the alias, else the serial number
+					if alias := r.At(1).Text(); alias != "" {
+						return alias
+					}
+					return r.At(0).Text()
+				},
+				Metrics: func(r *snmp.Row) { r.Gauge("fan", 1) },
+			}}}}
+		})
+		a := newAgent(t)
+		a.set("1.3.6.1.2.1.1.3.0", ticks(1))
+		for _, row := range []string{".1", ".2", ".3"} {
+			a.set(ours+"1"+row, "serial"+row, ours+"2"+row, "alias"+row)
 		}
+		walks := 0
+		a.with(func(a *agent) {
+			a.hook = func(req, res *gosnmp.SnmpPacket, _ func(*gosnmp.SnmpPacket) []byte) ([][]byte, bool) {
+				if req.PDUType != gosnmp.GetBulkRequest {
+					return nil, false
+				}
+				walks++
+				res.Variables = res.Variables[:3] // both columns of one row, and one of the next
+				return nil, walks > 1
+			}
+		})
+		ms := poll(t, p, jobFor(a))
+		if p.Stats().Timeouts != 1 || ms.value(t, "up") != 1 || len(ms.named("fan")) == 0 {
+			return fmt.Sprintf("the first two answers did not come: %s", ms)
+		}
+		if ms.reason() != "timeout" || len(ms.named("fan")) != 1 || ms.value(t, "fan", "fan", "alias.1") != 1 {
+			t.Errorf("want the row that is whole, alone: %s", ms)
+		}
+		return ""
 	})
-	ms := poll(t, p, jobFor(a))
-	if ms.reason() != "timeout" || len(ms.named("fan")) != 1 || ms.value(t, "fan", "fan", "alias.1") != 1 {
-		t.Errorf("want the row that is whole, alone: %s", ms)
-	}
 }
 
 // Where large answers do not get through, smaller ones are asked for, until they do.
 func TestLargeAnswersThatGetLost(t *testing.T) {
-	p := newPoller(t, impatient)
-	a := newAgent(t).linux()
-	if ms := poll(t, p, jobFor(a)); ms.reason() != "" {
-		t.Fatalf("%s", ms)
-	}
-	a.with(func(a *agent) {
-		a.hook = func(req, _ *gosnmp.SnmpPacket, _ func(*gosnmp.SnmpPacket) []byte) ([][]byte, bool) {
-			first := req.Variables[0].Name
-			return nil, req.PDUType == gosnmp.GetRequest && len(req.Variables) > 20 && !strings.HasPrefix(first, ".1.3.6.1.2.1.1.3.")
+	patiently(t, func(timeout time.Duration) string {
+		p := newPoller(t, impatient(timeout))
+		a := newAgent(t).linux()
+		if ms := poll(t, p, jobFor(a)); ms.reason() != "" {
+			return fmt.Sprintf("before it: %s", ms)
 		}
+		a.with(func(a *agent) {
+			a.hook = func(req, _ *gosnmp.SnmpPacket, _ func(*gosnmp.SnmpPacket) []byte) ([][]byte, bool) {
+				first := req.Variables[0].Name
+				return nil, req.PDUType == gosnmp.GetRequest && len(req.Variables) > 20 && !strings.HasPrefix(first, ".1.3.6.1.2.1.1.3.")
+			}
+		})
+		whole := 0 // polls without a failure, one after another
+		for range 10 {
+			if ms := poll(t, p, jobFor(a)); ms.reason() == "" {
+				whole++
+			} else {
+				whole = 0
+			}
+		}
+		if whole < 3 {
+			return fmt.Sprintf("after ten polls the last %d were whole, want 3 at least: %+v", whole, p.Stats())
+		}
+		return ""
 	})
-	whole := 0 // polls without a failure, one after another
-	for range 10 {
-		if ms := poll(t, p, jobFor(a)); ms.reason() == "" {
-			whole++
-		} else {
-			whole = 0
-		}
-	}
-	if whole < 3 {
-		t.Errorf("after ten polls the last %d were whole, want 3 at least: %+v", whole, p.Stats())
-	}
 }

@@ -4,7 +4,6 @@ import (
 	"math"
 	"slices"
 	"testing"
-	"time"
 
 	"github.com/kemi-go/kemi"
 	"github.com/kemi-go/kemi/source/snmp"
@@ -70,7 +69,6 @@ func TestNumbersOfOnesOwn(t *testing.T) {
 	a := newAgent(t)
 	a.set("1.3.6.1.2.1.1.3.0", ticks(1), ours+"1.0", -5, ours+"2.0", float32(math.Inf(-1)), ours+"3.0", float32(-1))
 	p := newPoller(t, func(c *snmp.Config) {
-		c.Patience = 20 * time.Second
 		c.Profiles = []snmp.Profile{{Name: "ours", Scalars: []snmp.Scalar{
 			{Name: "celsius", OIDs: []string{ours + "1.0"}},
 			{Name: "made", OIDs: []string{ours + "1.0"}, Gauge: func(v []snmp.Value) (float64, bool) { return v[0].Float(), true }},

@@ -47,12 +47,12 @@ func TestAProfileThatPanics(t *testing.T) {
 			}
 			c.change(&f)
 			p := newPoller(t, func(cfg *snmp.Config) {
-				cfg.Profiles, cfg.Logger, cfg.Patience = []snmp.Profile{f}, zap.New(core), 20*time.Second
+				cfg.Profiles, cfg.Logger = []snmp.Profile{f}, zap.New(core)
 			})
 			for cycle := range 3 {
 				start := time.Now()
 				ms, err := p.Apply(t.Context(), nil, []kemi.Job{jobFor(a)})
-				if err != nil || time.Since(start) > 10*time.Second {
+				if err != nil || time.Since(start) > time.Minute {
 					t.Fatalf("cycle %d: %v, after %v: the poll did not end", cycle, err, time.Since(start))
 				}
 				got := metrics(ms)

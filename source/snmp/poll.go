@@ -124,10 +124,10 @@ func (q *poll) run() {
 		}
 		p.count.down.Add(1)
 	}
-	p.count.running.Add(-1)
 	if q.lane != nil {
 		q.lane.deliver(q)
 	}
+	p.count.running.Add(-1) // a poll that does not run any more has been delivered
 	h.mu.Unlock()
 	if q.batch != nil {
 		q.batch.finish()

@@ -12,30 +12,43 @@ import (
 
 // One host of a hundred answers after three seconds. The others are through at once,
 // cycle after cycle, and the slow one is measured all the same.
+//
+// Whatever else the machine does, they are through before the slow one answers: it does
+// not until they are. At once is half a second; that is held where nothing else takes the
+// machine's time, and so cycles go on until five of them had it.
 func TestASlowHostHoldsUpNobody(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds")
 	}
-	p := newPoller(t, func(c *snmp.Config) { c.Patience, c.Deadline = 0, 5*time.Second })
+	p := newPoller(t, func(c *snmp.Config) {
+		c.Patience, c.Profiles = 0, []snmp.Profile{snmp.Linux(), probe}
+	})
 	slow := newAgent(t)
 	slow.set("1.3.6.1.2.1.1.3.0", ticks(1))
 	slow.with(func(a *agent) { a.delay = 3 * time.Second })
-	jobs := []kemi.Job{{Target: slow.addr(), Resource: "slow", Interval: time.Minute}}
+	jobs := []kemi.Job{jobFor(slow)}
+	jobs[0].Resource, jobs[0].Profiles = "slow", []string{probe.Name}
 	for i := range 99 {
 		a := newAgent(t)
 		a.set("1.3.6.1.2.1.1.3.0", ticks(1))
-		jobs = append(jobs, kemi.Job{Target: a.addr(), Resource: fmt.Sprint("fast", i), Interval: time.Minute})
+		job := jobFor(a)
+		job.Resource = fmt.Sprint("fast", i)
+		jobs = append(jobs, job)
 	}
 	lane := p.Fork()
-	slowUp, late := 0, 0
-	for cycle := range 7 {
+	inTime, slowUp := 0, 0
+	for cycle := 0; inTime < 5 || slowUp == 0 || p.Stats().Joined == 0; cycle++ {
+		if cycle == 100 {
+			t.Fatalf("in %d cycles the 99 were through at once %d times, and the slow host was measured %d times: %+v", cycle, inTime, slowUp, p.Stats())
+		}
+		let := slow.hold()
 		start := time.Now()
 		ms, err := lane.Apply(t.Context(), nil, jobs)
-		if err != nil {
-			t.Fatal(err)
-		}
-		held, through, fast := time.Since(start), time.Duration(0), 0
-		for through == 0 && time.Since(start) < 3*time.Second {
+		held := time.Since(start)
+		for fast := 0; ; {
+			if err != nil {
+				t.Fatal(err)
+			}
 			for _, m := range metrics(ms).named("up") {
 				if m.Host() == "slow" {
 					slowUp += int(m.Float())
@@ -44,44 +57,39 @@ func TestASlowHostHoldsUpNobody(t *testing.T) {
 				}
 			}
 			if fast == 99 {
-				through = time.Since(start)
 				break
 			}
-			time.Sleep(time.Millisecond)
-			if ms, err = lane.(kemi.Ticker[kemi.Metric]).Tick(t.Context(), ms[:0], time.Now()); err != nil {
-				t.Fatal(err)
+			if time.Since(start) > time.Minute {
+				t.Fatalf("cycle %d: Apply took %v, and %d of 99 hosts were through before the slow one answered: %+v", cycle, held, fast, p.Stats())
 			}
+			time.Sleep(time.Millisecond)
+			ms, err = lane.(kemi.Ticker[kemi.Metric]).Tick(t.Context(), ms[:0], time.Now())
 		}
-		// Half a second is the promise; a machine that is busy with other things is
-		// forgiven twice, and never more than half of the slow host's answer.
-		if through > 500*time.Millisecond {
-			late++
-		}
-		if through == 0 || through > 1500*time.Millisecond || held > 1500*time.Millisecond || late > 2 {
-			t.Errorf("cycle %d: the lane was held up for %v; %d of 99 hosts were through, after %v", cycle, held, fast, through)
+		through := time.Since(start)
+		let()
+		if through <= 500*time.Millisecond {
+			inTime++
 		}
 		t.Logf("cycle %d: Apply took %v, the 99 were through after %v", cycle, held, through)
 		time.Sleep(time.Until(start.Add(time.Second)))
 	}
-	if slowUp == 0 {
-		t.Errorf("the slow host was never measured: %+v", p.Stats())
-	}
-	if s := p.Stats(); s.Joined == 0 {
-		t.Errorf("no job joined the poll that was running: %+v", s)
-	}
 }
+
+// probe asks for one object.
+var probe = snmp.Profile{Name: "probe", Scalars: []snmp.Scalar{{Name: "ticks", OIDs: []string{"1.3.6.1.2.1.1.3.0"}}}}
 
 func TestStragglersComeWithATickOrALaterApply(t *testing.T) {
 	p := newPoller(t, func(c *snmp.Config) { c.Patience = 20 * time.Millisecond })
 	a := newAgent(t)
 	a.set("1.3.6.1.2.1.1.3.0", ticks(1))
-	a.with(func(a *agent) { a.delay = 200 * time.Millisecond })
+	let := a.hold()
 	one, other := p.Fork(), p.Fork()
 	ms, err := one.Apply(t.Context(), nil, []kemi.Job{jobFor(a)})
 	if err != nil || len(ms) != 0 {
 		t.Fatalf("Apply gave %v, %v before the answer", ms, err)
 	}
-	for end := time.Now().Add(5 * time.Second); len(ms) == 0 && time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	let()
+	for end := time.Now().Add(time.Minute); len(ms) == 0 && time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		if got, _ := other.(kemi.Ticker[kemi.Metric]).Tick(t.Context(), nil, time.Now()); len(got) != 0 {
 			t.Fatalf("the result came out of another lane")
 		}
@@ -100,15 +108,16 @@ func TestAJobForAHostThatIsBeingPolled(t *testing.T) {
 	p := newPoller(t, func(c *snmp.Config) { c.Patience = time.Millisecond })
 	a := newAgent(t)
 	a.set("1.3.6.1.2.1.1.3.0", ticks(1))
-	a.with(func(a *agent) { a.delay = 150 * time.Millisecond })
+	let := a.hold()
 	gone, now := p.Fork(), p.Fork()
 	for _, lane := range []kemi.Transform[kemi.Job, kemi.Metric]{gone, now} {
 		if _, err := lane.Apply(t.Context(), nil, []kemi.Job{jobFor(a)}); err != nil {
 			t.Fatal(err)
 		}
 	}
+	let()
 	var got metrics
-	for end := time.Now().Add(5 * time.Second); len(got) == 0 && time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); len(got) == 0 && time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		if ms, _ := gone.(kemi.Ticker[kemi.Metric]).Tick(t.Context(), nil, time.Now()); len(ms) != 0 {
 			t.Fatal("the result went to the lane that asked first")
 		}
@@ -123,13 +132,14 @@ func TestAHardStopLeavesNoTrace(t *testing.T) {
 	p := newPoller(t)
 	a := newAgent(t)
 	a.set("1.3.6.1.2.1.1.3.0", ticks(1))
-	a.with(func(a *agent) { a.delay = 100 * time.Millisecond })
+	let := a.hold()
 	lane := p.Fork()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
 	if ms, err := lane.Apply(ctx, nil, []kemi.Job{jobFor(a)}); err == nil || len(ms) != 0 {
 		t.Fatalf("Apply gave %v, %v after its context was done", ms, err)
 	}
+	let()
 	for p.Stats().Running > 0 {
 		time.Sleep(time.Millisecond)
 	}
@@ -152,7 +162,7 @@ func TestCloseEndsPolls(t *testing.T) {
 	if err := p.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if took := time.Since(start); took > 3*time.Second {
+	if took := time.Since(start); took > time.Minute { // the poll would take two
 		t.Errorf("Close took %v", took)
 	}
 	if ms, _ := p.Tick(t.Context(), nil, time.Now()); len(ms) != 0 {
@@ -166,21 +176,33 @@ func TestCloseEndsPolls(t *testing.T) {
 // A host whose last poll took longer than the patience is polled, and not waited for.
 func TestASlowHostIsNotWaitedForAgain(t *testing.T) {
 	const patience = time.Second
-	p := newPoller(t, func(c *snmp.Config) {
-		c.Patience, c.Retries = patience, -1
-		c.Profiles = []snmp.Profile{{Name: "probe", Scalars: []snmp.Scalar{{Name: "ticks", OIDs: []string{"1.3.6.1.2.1.1.3.0"}}}}}
-	})
+	p := newPoller(t, func(c *snmp.Config) { c.Patience, c.Profiles = patience, []snmp.Profile{probe} })
 	a := newAgent(t)
 	a.set("1.3.6.1.2.1.1.3.0", ticks(1))
 	a.with(func(a *agent) { a.delay = patience + 200*time.Millisecond })
-	if ms := poll(t, p, jobFor(a)); ms.value(t, "up") != 1 {
-		t.Fatalf("%s", ms)
-	}
-	start := time.Now()
-	if _, err := p.Apply(t.Context(), nil, []kemi.Job{jobFor(a)}); err != nil {
-		t.Fatal(err)
-	}
-	if held := time.Since(start); held > patience/2 {
-		t.Errorf("Apply waited for %v for a host that is known to be slow", held)
+	for round := 0; ; round++ {
+		if ms := poll(t, p, jobFor(a)); ms.value(t, "up") != 1 {
+			t.Fatalf("%s", ms)
+		}
+		start := time.Now()
+		ms, err := p.Apply(t.Context(), nil, []kemi.Job{jobFor(a)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		held := time.Since(start)
+		if held <= patience/2 {
+			break
+		}
+		// A wait for the host takes the patience each time. What else the machine does may
+		// hold it up as well, but not every time.
+		if round == 10 {
+			t.Fatalf("Apply waited for %v for a host that is known to be slow", held)
+		}
+		for len(ms) == 0 {
+			time.Sleep(time.Millisecond)
+			if ms, err = p.Tick(t.Context(), nil, time.Now()); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
 }
