@@ -46,9 +46,12 @@ func get(t testing.TB, c *gosnmp.GoSNMP, oids ...string) *gosnmp.SnmpPacket {
 	return p
 }
 
-// exchange sends raw bytes and returns what comes back within wait, with where it
-// came from; nil if nothing comes.
-func exchange(t testing.TB, to netip.AddrPort, msg []byte, wait time.Duration) (answers [][]byte, from []netip.AddrPort) {
+// patience is how long a test waits for an answer that has to come.
+const patience = time.Minute
+
+// exchange sends raw bytes and waits for so many answers, and then a little for one
+// too many. It returns them all, with where they came from.
+func exchange(t testing.TB, to netip.AddrPort, msg []byte, want int) (answers [][]byte, from []netip.AddrPort) {
 	t.Helper()
 	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
@@ -58,17 +61,31 @@ func exchange(t testing.TB, to netip.AddrPort, msg []byte, wait time.Duration) (
 	if _, err := conn.WriteToUDPAddrPort(msg, to); err != nil {
 		t.Fatal(err)
 	}
-	if err := conn.SetReadDeadline(time.Now().Add(wait)); err != nil {
-		t.Fatal(err)
-	}
 	b := make([]byte, 65536)
 	for {
+		limit := patience
+		if len(answers) >= want {
+			limit = 30 * time.Millisecond
+		}
+		if err := conn.SetReadDeadline(time.Now().Add(limit)); err != nil {
+			t.Fatal(err)
+		}
 		n, src, err := conn.ReadFromUDPAddrPort(b)
 		if err != nil {
 			return answers, from
 		}
 		answers = append(answers, append([]byte(nil), b[:n]...))
 		from = append(from, src)
+	}
+}
+
+// wait waits for cond.
+func wait(t testing.TB, what string, cond func() bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); !cond(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("not within %v: %s", patience, what)
+		}
 	}
 }
 

@@ -21,8 +21,8 @@ func TestSystemIsLikeSnmpd(t *testing.T) {
 		t.Skip("starts programs")
 	}
 	to := startSnmpd(t)
-	ours := dial(t, listen(t, Config{Values: System()}).Addr(), 5*time.Second)
-	theirs := dial(t, to, 5*time.Second)
+	ours := dial(t, listen(t, Config{Values: System()}).Addr(), patience)
+	theirs := dial(t, to, patience)
 	same := map[string]bool{ // as far as both can be read at the same moment
 		".1.3.6.1.2.1.1.5.0": true, ".1.3.6.1.2.1.1.2.0": true, ".1.3.6.1.2.1.2.1.0": true, ".1.3.6.1.2.1.25.2.2.0": true,
 		".1.3.6.1.4.1.2021.4.5.0": true, ".1.3.6.1.4.1.2021.4.3.0": true, ".1.3.6.1.4.1.2021.11.67.0": true,
@@ -87,6 +87,19 @@ func startSnmpd(t *testing.T) netip.AddrPort {
 			missing(t, "snmpd is not here: install the Debian package snmpd")
 		}
 	}
+	for end := time.Now().Add(patience); time.Now().Before(end); {
+		if to, ok := runSnmpd(t, program, end); ok {
+			return to
+		}
+	}
+	t.Fatal("snmpd does not answer")
+	return netip.AddrPort{}
+}
+
+// runSnmpd starts net-snmp's agent on a port that was free a moment ago, and tells
+// whether it came to answer there before it ended.
+func runSnmpd(t *testing.T, program string, end time.Time) (netip.AddrPort, bool) {
+	t.Helper()
 	free, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
 		t.Fatal(err)
@@ -105,18 +118,25 @@ func startSnmpd(t *testing.T) netip.AddrPort {
 		stop()
 		t.Fatal(err)
 	}
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		_ = cmd.Wait()
+	}()
 	t.Cleanup(func() {
 		stop()
-		_ = cmd.Wait()
+		<-over
 	})
 	c := dial(t, to, 200*time.Millisecond)
-	for deadline := time.Now().Add(20 * time.Second); ; {
+	for time.Now().Before(end) {
 		if _, err := c.Get([]string{"1.3.6.1.2.1.1.3.0"}); err == nil {
-			return to
+			return to, true
 		}
-		if time.Now().After(deadline) {
-			t.Fatal("snmpd does not answer")
+		select {
+		case <-over:
+			return to, false
+		case <-time.After(20 * time.Millisecond): // a refusal comes at once
 		}
-		time.Sleep(20 * time.Millisecond) // a refusal comes at once
 	}
+	return to, false
 }
