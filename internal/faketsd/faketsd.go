@@ -37,10 +37,12 @@ package faketsd
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/http"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -124,6 +126,11 @@ func (s *Server) Restart() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	ln, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", s.addr)
+	// Meanwhile the port may have become that of another program for a while.
+	for end := time.Now().Add(time.Minute); errors.Is(err, syscall.EADDRINUSE) && time.Now().Before(end); {
+		time.Sleep(10 * time.Millisecond)
+		ln, err = (&net.ListenConfig{}).Listen(context.Background(), "tcp", s.addr)
+	}
 	if err != nil {
 		return err
 	}

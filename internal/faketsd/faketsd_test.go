@@ -28,8 +28,17 @@ func start(t *testing.T, cfg faketsd.Config) *faketsd.Server {
 	return s
 }
 
+// hung is how long a test waits for an answer that does not come.
+const hung = 300 * time.Millisecond
+
 // ask returns status, content type and body; a closed connection is status 0.
 func ask(t *testing.T, method, url, encoding, body string) (int, string, string) {
+	t.Helper()
+	return askFor(t, time.Minute, method, url, encoding, body)
+}
+
+// askFor is ask with a limit to the wait for an answer.
+func askFor(t *testing.T, limit time.Duration, method, url, encoding, body string) (int, string, string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
 	if err != nil {
@@ -41,7 +50,7 @@ func ask(t *testing.T, method, url, encoding, body string) (int, string, string)
 	} else if encoding != "" {
 		req.Header.Set("Content-Encoding", encoding)
 	}
-	tr := &http.Transport{DisableKeepAlives: true, ResponseHeaderTimeout: 300 * time.Millisecond}
+	tr := &http.Transport{DisableKeepAlives: true, ResponseHeaderTimeout: limit}
 	resp, err := tr.RoundTrip(req)
 	if err != nil {
 		return 0, "", err.Error()
@@ -176,28 +185,30 @@ func TestWholeBodies(t *testing.T) {
 // TestKill holds what a crash takes: what no synchronous put has waited for.
 func TestKill(t *testing.T) {
 	s := start(t, faketsd.Config{AutoCreateMetrics: true, FlushInterval: 100 * time.Millisecond})
-	put := func(query, host string) {
-		if code, _, body := ask(t, "POST", s.URL()+"/api/put"+query, "", point("m", host, 1)); code/100 != 2 {
+	put := func(query, host string, value int) {
+		if code, _, body := ask(t, "POST", s.URL()+"/api/put"+query, "", point("m", host, value)); code/100 != 2 {
 			t.Errorf("%d %s", code, body)
 		}
 	}
-	put("?sync", "synced")
-	put("", "queued")
+	put("?sync", "synced", 1)
+	s.HBaseDown(true) // so that the flush does not come before the Kill
+	put("", "synced", 2)
 	s.Kill()
+	s.HBaseDown(false)
 	if code, _, _ := ask(t, "POST", s.URL()+"/api/put", "", point("m", "dead", 1)); code != 0 {
 		t.Errorf("a killed server answers %d", code)
 	}
 	if err := s.Restart(); err != nil {
 		t.Fatal(err)
 	}
-	put("", "ended")
+	put("", "ended", 3)
 	s.Close()
-	var hosts []string
+	var got []string
 	for _, p := range s.Stored() {
-		hosts = append(hosts, p.Tags["host"])
+		got = append(got, p.Tags["host"]+" "+p.Value)
 	}
-	if !slices.Equal(hosts, []string{"synced", "ended"}) {
-		t.Errorf("stored: %q", hosts)
+	if !slices.Equal(got, []string{"synced 1", "ended 3"}) {
+		t.Errorf("stored: %q", got)
 	}
 }
 
@@ -209,12 +220,16 @@ func TestHBaseAway(t *testing.T) {
 		code, _, answer := ask(t, "POST", s.URL()+"/api/put"+query, "", body)
 		return code, answer
 	}
+	hangs := func(query, body string) (int, string) {
+		code, _, answer := askFor(t, hung, "POST", s.URL()+"/api/put"+query, "", body)
+		return code, answer
+	}
 	put("?sync", point("m", "a", 1))
 	s.HBaseDown(true)
 	if code, _ := put("", point("m", "a", 2)); code != 204 {
 		t.Errorf("a known name without sync: %d", code)
 	}
-	if code, text := put("?sync", point("m", "a", 2)); code != 0 || !strings.Contains(text, "timeout") {
+	if code, text := hangs("?sync", point("m", "a", 2)); code != 0 || !strings.Contains(text, "timeout") {
 		t.Errorf("sync without a limit: %d %s", code, text)
 	}
 	// Refused, late, late: the entries of the late ones are off by one.
@@ -226,7 +241,7 @@ func TestHBaseAway(t *testing.T) {
 	if code != 400 || answer != want {
 		t.Errorf("%d %s", code, answer)
 	}
-	if code, _ := put("?sync&sync_timeout=20", point("new", "a", 2)); code != 0 {
+	if code, _ := hangs("?sync&sync_timeout=20", point("new", "a", 2)); code != 0 {
 		t.Errorf("a new name: %d", code)
 	}
 	s.HBaseDown(false)
@@ -235,30 +250,40 @@ func TestHBaseAway(t *testing.T) {
 	}
 }
 
-// TestThreads holds that a new name takes an I/O thread with it while HBase is away.
+// TestThreads holds that a new name takes an I/O thread with it while HBase is away,
+// and gives it back.
 func TestThreads(t *testing.T) {
-	s := start(t, faketsd.Config{AutoCreateMetrics: true})
+	s := start(t, faketsd.Config{AutoCreateMetrics: true, FlushInterval: time.Millisecond})
 	s.HBaseDown(true)
-	hung := make(chan struct{})
+	answer := make(chan int, 1)
 	go func() {
-		defer close(hung)
-		ask(t, "POST", s.URL()+"/api/put", "", point("new", "a", 1)) // 300 ms on thread 0
+		code, _, _ := ask(t, "POST", s.URL()+"/api/put", "", point("new", "a", 1)) // on thread 0
+		answer <- code
 	}()
-	for s.Connections() == 0 {
-		time.Sleep(time.Millisecond)
-	}
 	for len(s.Requests()) == 0 {
 		time.Sleep(time.Millisecond)
 	}
-	time.Sleep(10 * time.Millisecond)
-	var codes []int
-	for range 4 { // threads 1, 2, 3, 0
-		code, _, _ := ask(t, "GET", s.URL()+"/api/version", "", "")
-		codes = append(codes, code)
+	version := func(limit time.Duration) int {
+		code, _, _ := askFor(t, limit, "GET", s.URL()+"/api/version", "", "")
+		return code
 	}
-	<-hung
-	if codes[0] != 200 || codes[1] != 200 || codes[2] != 200 {
-		t.Errorf("other threads: %v", codes)
+	for end := time.Now().Add(time.Minute); ; {
+		for thread := range 3 {
+			if code := version(time.Minute); code != 200 {
+				t.Fatalf("thread %d answers %d", thread+1, code)
+			}
+		}
+		if version(hung) == 0 {
+			break
+		}
+		// The put is read and not on its thread yet.
+		if time.Now().After(end) {
+			t.Fatal("the thread of the put that hangs answers others")
+		}
+	}
+	s.HBaseDown(false)
+	if code := <-answer; code != 204 {
+		t.Errorf("the put is answered with %d", code)
 	}
 }
 
