@@ -528,9 +528,7 @@ func (d *DB) Close() error {
 	d.closing.Do(func() {
 		close(d.done)
 		d.ended.Wait()
-		// All into tables, so that a bit that flips while nobody looks is one of those
-		// that have a checksum and not one at the end of the log.
-		err := d.engine.Flush()
+		err := d.flush()
 		d.noteEnds()
 		d.gate.Lock() // lanes may still be on their way out
 		defer d.gate.Unlock()
@@ -544,6 +542,28 @@ func (d *DB) Close() error {
 		}
 	})
 	return d.closed
+}
+
+// flush puts all into tables, so that a bit that flips while nobody looks is one of those
+// that have a checksum and not one at the end of the log. The engine would wait for ever
+// where the disk is full: then the log has to do.
+func (d *DB) flush() error {
+	flushed, err := d.engine.AsyncFlush()
+	if err != nil {
+		return err
+	}
+	look := time.NewTicker(often)
+	defer look.Stop()
+	for {
+		select {
+		case <-flushed:
+			return nil
+		case <-look.C:
+			if d.watchDisk(); d.guard.state.Load() != roomy {
+				return nil
+			}
+		}
+	}
 }
 
 func (d *DB) tellSlow(at, now int64) {
