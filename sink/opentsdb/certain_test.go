@@ -66,7 +66,7 @@ func TestNothingIsTakenForYes(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			url := speak(t, func(w io.Writer) { _, _ = io.WriteString(w, c.answer) })
-			s := newSink(t, opentsdb.Config{URL: url, SyncTimeout: time.Second, Timeout: 5 * time.Second})
+			s := newSink(t, opentsdb.Config{URL: url, Timeout: time.Minute})
 			batch := gauges(0, 3)
 			err := s.Write(t.Context(), batch)
 			if c.stored {

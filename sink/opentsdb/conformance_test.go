@@ -26,7 +26,7 @@ func TestConformance(t *testing.T) {
 				srv := serve(tb, faketsd.Config{})
 				srv.AssignMetric("cpu_used_percent")
 				c.sink.URL = srv.URL()
-				c.sink.SyncTimeout = 2 * time.Second
+				c.sink.SyncTimeout = time.Minute
 				return sinktest.Harness[kemi.Metric]{
 					Sink:   newSink(tb, c.sink),
 					New:    gauge,

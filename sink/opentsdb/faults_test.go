@@ -62,7 +62,7 @@ func nothingIsLost(t *testing.T, seed uint64) {
 		}
 		return nil
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	var chaos sync.WaitGroup
 	done := make(chan struct{})

@@ -272,7 +272,7 @@ func TestServerGoingAwayIsNotSize(t *testing.T) {
 // that the next try does not wait behind the connection that hangs.
 func TestStuckServer(t *testing.T) {
 	srv := serve(t, faketsd.Config{AutoCreateMetrics: true})
-	s := newSink(t, opentsdb.Config{URL: srv.URL(), Connections: 2, SyncTimeout: 50 * time.Millisecond, Timeout: 300 * time.Millisecond})
+	s := newSink(t, opentsdb.Config{URL: srv.URL(), Connections: 2, SyncTimeout: time.Second, Timeout: 2500 * time.Millisecond})
 	known := gauges(0, 1)
 	var both sync.WaitGroup // leaves two connections
 	srv.Faults(func(int) faketsd.Fault { return faketsd.Fault{Delay: 50 * time.Millisecond} })
@@ -288,15 +288,15 @@ func TestStuckServer(t *testing.T) {
 	srv.HBaseDown(true)
 	start := time.Now()
 	err := s.Write(t.Context(), gauges(1, 1)) // a new name: the server hangs
-	if err == nil || !strings.Contains(err.Error(), "no answer within 300ms") {
+	if err == nil || !strings.Contains(err.Error(), "no answer within 2.5s") {
 		t.Errorf("a server that hangs: %v", err)
 	}
-	if d := time.Since(start); d > 10*time.Second {
+	if d := time.Since(start); d > time.Minute {
 		t.Errorf("it took %v", d)
 	}
 	before := srv.Connections()
 	err = s.Write(t.Context(), known)
-	if err == nil || !strings.Contains(err.Error(), "not stored within 50ms") {
+	if err == nil || !strings.Contains(err.Error(), "not stored within 1s") {
 		t.Errorf("a known name was not answered on another connection: %v", err)
 	}
 	if srv.Connections() == before {

@@ -103,7 +103,7 @@ func TestConformance(t *testing.T) {
 		}
 		r.setFault(refuse)
 		return sinktest.Harness[kemi.Alert]{
-			Sink: newSink(tb, webhook.Config{URL: r.URL}),
+			Sink: newSink(tb, webhook.Config{URL: r.URL, Timeout: time.Minute}),
 			New: func(i int) kemi.Alert {
 				return alertOf(fmt.Sprint("Rule", i%3), fmt.Sprint("web", i), kemi.StateFiring)
 			},
