@@ -89,7 +89,7 @@ func BenchmarkPoll(b *testing.B) {
 			})
 			jobs := make([]kemi.Job, batch)
 			for i := range jobs {
-				jobs[i] = kemi.Job{Target: addr, Resource: fmt.Sprint("host", i), Interval: time.Minute}
+				jobs[i] = kemi.Job{Target: addr, Resource: fmt.Sprint("host", i), Interval: 10 * time.Minute}
 			}
 			var ms []kemi.Metric
 			measure(b, func(n int) {
@@ -120,7 +120,7 @@ func BenchmarkPoll(b *testing.B) {
 func plainPoll(b *testing.B, addr, version string, oids []string) {
 	host, port := "127.0.0.1", uint16(0)
 	_, _ = fmt.Sscanf(addr, "127.0.0.1:%d", &port)
-	g := &gosnmp.GoSNMP{Target: host, Port: port, Version: gosnmp.Version2c, Community: "public", Timeout: time.Second, Retries: 1, MaxOids: 60, MaxRepetitions: 10}
+	g := &gosnmp.GoSNMP{Target: host, Port: port, Version: gosnmp.Version2c, Community: "public", Timeout: time.Minute, Retries: 1, MaxOids: 60, MaxRepetitions: 10}
 	if version == "3" {
 		g.Version, g.SecurityModel, g.MsgFlags = gosnmp.Version3, gosnmp.UserSecurityModel, gosnmp.AuthPriv
 		g.SecurityParameters = &gosnmp.UsmSecurityParameters{UserName: v3.User, AuthenticationProtocol: gosnmp.SHA256, AuthenticationPassphrase: v3.AuthPassphrase,

@@ -75,7 +75,7 @@ func TestTransform(t *testing.T) {
 		for i := range 3 {
 			var b []kemi.Job
 			for k, a := range agents[2*i : 2*i+2] {
-				b = append(b, kemi.Job{Target: a.addr(), Resource: string(rune('a' + 2*i + k)), Interval: time.Minute})
+				b = append(b, kemi.Job{Target: a.addr(), Resource: string(rune('a' + 2*i + k)), Interval: 10 * time.Minute})
 			}
 			batches = append(batches, b)
 		}

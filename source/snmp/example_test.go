@@ -20,7 +20,8 @@ func Example() {
 				PrivProtocol: snmp.AES, PrivPassphrase: "from a secret store",
 			},
 		},
-		Timeout: 50 * time.Millisecond, // nobody answers in this example
+		Timeout:  50 * time.Millisecond, // nobody answers in this example
+		Patience: time.Minute,           // and no Tick follows, as there is one job alone
 	})
 	if err != nil {
 		fmt.Println(err)
