@@ -12,6 +12,16 @@ import (
 	"github.com/kemi-go/kemi/internal/origin"
 )
 
+// fewest is how many allocations f makes: those of goroutines that others have left
+// behind are counted too, but not every time.
+func fewest(f func()) float64 {
+	least := testing.AllocsPerRun(10, f)
+	for range 20 {
+		least = min(least, testing.AllocsPerRun(10, f))
+	}
+	return least
+}
+
 // TestARecordCostsNoMemory, to be made or to be read, when others have gone before it.
 func TestARecordCostsNoMemory(t *testing.T) {
 	const n = 1000
@@ -26,7 +36,7 @@ func TestARecordCostsNoMemory(t *testing.T) {
 		from.Marks = append(from.Marks, origin.Mark{End: i + 1, Seq: origin.Seq(i + 1)})
 	}
 	var records []kgo.Record
-	if per := testing.AllocsPerRun(10, func() {
+	if per := fewest(func() {
 		from.Begin()
 		w.fill(batch, from)
 		records = append(records[:0], w.records...)
@@ -40,7 +50,7 @@ func TestARecordCostsNoMemory(t *testing.T) {
 	if len(w.records) != n || p.entry(&w.records[0]).Stamp != (origin.Stamp{Source: origin.Source{Reader: "up@r@1", Partition: 3}, Seq: 1}) {
 		t.Fatal(fmt.Sprint(len(w.records), p.entry(&w.records[0])))
 	}
-	if all := testing.AllocsPerRun(10, func() {
+	if all := fewest(func() {
 		for i := range w.records {
 			p.entry(&w.records[i])
 		}

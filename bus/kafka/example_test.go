@@ -29,7 +29,7 @@ func Example() {
 		return
 	}
 
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	poll := []kemi.Metric{kemi.Gauge("load1", kemi.LabelsOf(kemi.LabelHost, "web1"), time.Unix(0, 0), 0.5)}
 	if err := raw.Write(ctx, poll); err != nil {

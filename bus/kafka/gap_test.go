@@ -7,7 +7,9 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
@@ -36,11 +38,21 @@ func TestFaultsInTheMiddleOfWrites(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := collect(t, topic.Group("g"))
+	var asked atomic.Int64
+	f.ControlKey(int16(kmsg.Produce), func(kmsg.Request) (kmsg.Response, error, bool) {
+		f.KeepControl()
+		asked.Add(1)
+		return nil, nil, false
+	})
 	over, stop := context.WithCancel(t.Context())
 	var chaos, lanes sync.WaitGroup
 	chaos.Go(func() {
 		rnd := rand.New(rand.NewPCG(seed, 0))
 		for over.Err() == nil {
+			// A Write asks some 30 times. Were one of three refused, none would ever go through.
+			for next := asked.Load() + 10 + rnd.Int64N(40); asked.Load() < next && over.Err() == nil; {
+				time.Sleep(100 * time.Microsecond)
+			}
 			h := f.Fault(kfake.Fault{
 				Keys: []kmsg.Key{kmsg.Produce}, Topic: "out", Partitions: []int32{rnd.Int32N(2)},
 				Err: []*kerr.Error{kerr.TopicAuthorizationFailed, kerr.MessageTooLarge, kerr.InvalidRecord, kerr.NotEnoughReplicas, kerr.RequestTimedOut}[rnd.IntN(5)],
@@ -137,12 +149,13 @@ func TestAGapIsNotTakenForTheEnd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	fault := f.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: kerr.TopicAuthorizationFailed})
+	fault := f.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: kerr.TopicAuthorizationFailed, Count: -1})
 	hook.pause = func() {
 		if err := fault.Wait(t.Context(), 1); err != nil {
 			t.Error(err)
 		}
 		eventually(t, "the first half is not refused", func() bool { return topic.c.producer.BufferedProduceRecords() <= 1 })
+		fault.Remove()
 	}
 	batch := make([]sample, n)
 	from := &origin.Batch{Source: origin.Source{Reader: "in@calc"}}

@@ -27,16 +27,18 @@ func fake(tb testing.TB, opts ...kfake.Opt) *kfake.Cluster {
 	return f
 }
 
-// quick is a configuration for tests: nobody waits long for anything.
+// quick is a configuration for tests: nobody waits long for anything that comes about,
+// and nobody is given up because the machine is busy.
 func quick(tb testing.TB, f *kfake.Cluster) Config {
 	c := Config{
 		Brokers:        f.ListenAddrs(),
 		Linger:         time.Millisecond,
 		CommitInterval: 50 * time.Millisecond,
 		FetchMaxWait:   50 * time.Millisecond,
-		SessionTimeout: 3 * time.Second, HeartbeatInterval: 50 * time.Millisecond,
-		Tick:    200 * time.Millisecond,
-		Timeout: 10 * time.Second,
+		SessionTimeout: time.Minute, HeartbeatInterval: 50 * time.Millisecond,
+		Tick:           200 * time.Millisecond,
+		Timeout:        time.Minute,
+		RequestTimeout: time.Minute,
 	}
 	if testing.Verbose() {
 		c.Logger = zaptest.NewLogger(tb)

@@ -8,8 +8,6 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 // TestMemoryIsNeverGivenTwice, whoever gives up waiting and when, and all of it is there
@@ -23,7 +21,7 @@ func TestMemoryIsNeverGivenTwice(t *testing.T) {
 	for g := range 8 {
 		wg.Go(func() {
 			rnd := rand.New(rand.NewPCG(1, uint64(g)))
-			for range 500 {
+			for i := 0; i < 500 || refused.Load() == 0 && i < 1_000_000; i++ {
 				n := 1 + rnd.IntN(all/2)
 				if rnd.IntN(50) == 0 {
 					n = 3 * all // larger than all there is: it comes when nobody else has any
@@ -57,27 +55,23 @@ func TestMemoryIsNeverGivenTwice(t *testing.T) {
 func TestAWriteThatFindsNoMemorySaysSo(t *testing.T) {
 	t.Parallel()
 	f := fake(t)
+	var network stall
 	config := quick(t, f)
-	config.BufferMemory = 100
+	config.BufferMemory, config.dial = 100, network.dial
 	topic, err := NewTopic(open(t, config), "in", TopicConfig[sample]{Partitions: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
-	asked, thaw := make(chan bool, 1), make(chan struct{})
-	f.ControlKey(int16(kmsg.Produce), func(kmsg.Request) (kmsg.Response, error, bool) {
-		asked <- true
-		f.SleepControl(func() { <-thaw })
-		return nil, nil, false
-	})
+	thaw := network.freeze()
 	first := make(chan error, 1)
 	go func() { first <- topic.Write(context.Background(), []sample{{Key: "a", Seq: 0}}) }()
-	<-asked
+	eventually(t, "it is not sent", func() bool { return network.asked.Load() > 0 })
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	if err := topic.Write(ctx, []sample{{Key: "a", Seq: 99}}); !errors.Is(err, ErrFull) || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("Write: %v", err)
 	}
-	close(thaw)
+	thaw()
 	if err := <-first; err != nil {
 		t.Error(err)
 	}
