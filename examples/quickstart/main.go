@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"golang.org/x/term"
+
+	"github.com/kemi-go/kemi/examples/internal/site"
 )
 
 const usage = `Polls hosts by SNMP, calculates, stores, judges by rules and tells.
@@ -28,26 +30,6 @@ OpenTSDB of its own, in memory, and prints where to read back.
 
 Usage: quickstart [flags]
 
-`
-
-const configHelp = `
-A config has any of these, in YAML; paths are relative to the file:
-
-  interval: 10s                      time from poll to poll (5s)
-  targets:                           hosts to poll
-    - {host: web1, address: "10.0.0.1:161", service: shop, auth: ops, labels: {rack: r7}}
-  target_files: [targets.yml]        Prometheus file_sd lists, read again every cycle
-  target_url: https://cmdb/targets   a Prometheus http_sd list
-  credentials:                       by name; a $NAME is taken from the environment
-    public: {version: 2c, community: public}
-    ops: {version: 3, user: u1, auth: SHA-256, auth_password: $A, priv: AES, priv_password: $P}
-  rules: [rules.yml]                 Prometheus rule files, reloaded on change
-  opentsdb: http://127.0.0.1:4242
-  webhook: {url: "https://example.org/hook", secret: $WEBHOOK_SECRET}
-                                     the secret, if any, is whsec_ and the base64 of 24 to 64 bytes
-
-A target without auth uses the credential "public", or v2c with that community.
-Where standard output is no terminal, each poll is one line, and each alert one of JSON.
 `
 
 func main() {
@@ -67,7 +49,7 @@ func run(ctx context.Context, args []string, stdout *os.File, stderr io.Writer) 
 	flags.Usage = func() {
 		fmt.Fprint(stderr, usage)
 		flags.PrintDefaults()
-		fmt.Fprint(stderr, configHelp)
+		fmt.Fprint(stderr, site.Help(""), "Where standard output is no terminal, each poll is one line, and each alert one of JSON.\n")
 	}
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
@@ -79,11 +61,12 @@ func run(ctx context.Context, args []string, stdout *os.File, stderr io.Writer) 
 		fmt.Fprintf(stderr, "quickstart: unexpected argument %q; see -h\n", flags.Arg(0))
 		return 2
 	}
-	cfg, err := loadConfig(*configFile)
-	if err != nil {
+	cfg := &site.Site{}
+	if err := site.Load(*configFile, cfg); err != nil {
 		fmt.Fprintln(stderr, "quickstart:", err)
 		return 2
 	}
+	defer cfg.Close()
 
 	scr := newScreen(stdout, isTerminal(stdout), func() (int, int) { return terminalSize(stdout) })
 	errFile, isFile := stderr.(*os.File)
@@ -97,7 +80,7 @@ func run(ctx context.Context, args []string, stdout *os.File, stderr io.Writer) 
 		fmt.Fprint(stdout, s.pipeline)
 		return 0
 	}
-	for _, l := range s.intro {
+	for _, l := range cfg.Intro {
 		fmt.Fprintln(stdout, l)
 	}
 	if *burning {

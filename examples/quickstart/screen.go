@@ -18,6 +18,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/kemi-go/kemi"
+	"github.com/kemi-go/kemi/examples/internal/journal"
 	"github.com/kemi-go/kemi/sink/notify/log"
 )
 
@@ -96,7 +97,7 @@ func (pane[T]) String() string { return "screen" }
 
 // logger logs to the screen, and to stderr unless that is the same terminal.
 func (s *screen) logger(stderr io.Writer, sameTerminal bool) *zap.Logger {
-	return newJournal(func(line string) {
+	return journal.New(func(line string) {
 		line = clean(line)
 		s.mu.Lock()
 		defer s.mu.Unlock()

@@ -2,16 +2,12 @@ package main
 
 import (
 	"bytes"
-	"errors"
 	"math"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 	"unicode/utf8"
-
-	"go.uber.org/zap"
 
 	"github.com/kemi-go/kemi"
 )
@@ -101,19 +97,6 @@ func TestSparkKeepsItsWidth(t *testing.T) {
 	}
 	if got := spark(history{0, 50, 99}, 3, 100); got != "▁▅█" {
 		t.Errorf("got %q", got)
-	}
-}
-
-func TestJournalSaysWhereWhatAndWhy(t *testing.T) {
-	var lines []string
-	l := newJournal(func(line string) { lines = append(lines, line[len("15:04:05 "):]) })
-	l.With(zap.String("pipeline", "stats"), zap.String("flow", "store")).Warn("the sink failed",
-		zap.Int("records", 5), zap.Error(errors.New("connection refused")))
-	l.Debug("nobody reads this")
-	l.Info("metric rules were reloaded", zap.Int("files", 1))
-	want := []string{"WARN store: the sink failed: connection refused", "metric rules were reloaded"}
-	if !slices.Equal(lines, want) {
-		t.Errorf("got %q, want %q", lines, want)
 	}
 }
 

@@ -21,18 +21,22 @@ func TestDiskRestart(t *testing.T) {
 	o := newOutside(t, "")
 	dir := "-bus=disk:" + t.TempDir()
 	p := o.start(dir)
-	o.until(p, 20*time.Second, "firing", func() bool { return len(o.people()) > 0 && len(o.loads()) > 3 })
-	o.settled(p, 0)
+	o.until(p, "firing", func() bool { return len(o.people()) > 0 && len(o.loads()) > 3 })
+	o.settled(p)
 	if last := o.end(p); !strings.Contains(last, "for the next start") {
 		t.Errorf("it ended with %q", last)
 	}
+	o.broken()
 	before := len(o.loads())
 	p = o.start(dir)
-	o.until(p, 20*time.Second, "going on", func() bool { return len(o.loads()) > before+3 })
+	o.until(p, "going on", func() bool { return len(o.loads()) > before+3 })
 	o.recovers(p)
+	o.until(p, "replays", func() bool {
+		return p.says(`calculator .* the same [1-9]`)() && p.says(`alert .* the same [1-9]`)()
+	})
 	o.end(p)
-	if !p.says(`calculator .* the same [1-9]`)() || !p.says(`alert .* the same [1-9]`)() || p.says("MISMATCHES")() {
-		t.Errorf("no replay, or a wrong one:\n%s", p.said())
+	if p.says("MISMATCHES")() {
+		t.Errorf("a wrong replay:\n%s", p.said())
 	}
 }
 
@@ -40,10 +44,10 @@ func TestDiskRestart(t *testing.T) {
 func (o *outside) recovers(p *program) {
 	o.Helper()
 	o.values.Set(map[string]agent.Value{users: agent.Gauge32(1)})
-	o.until(p, 20*time.Second, "resolved", func() bool { return strings.HasPrefix(o.people()[len(o.people())-1], "resolved") })
+	o.until(p, "resolved", func() bool { return strings.HasPrefix(o.people()[len(o.people())-1], "resolved") })
 	o.silence()
-	o.settled(p, 0)
-	o.rightly(p, 0)
+	o.settled(p)
+	o.rightly(p)
 	o.toldOnce()
 }
 
@@ -53,21 +57,22 @@ func TestDiskKill(t *testing.T) {
 	t.Parallel()
 	o := newOutside(t, "")
 	dir := t.TempDir()
-	const kills = 2
-	for range kills {
+	for range 2 {
 		before := len(o.loads())
 		p := o.startProcess("-bus=disk:" + dir)
-		o.until(p, 20*time.Second, "going on", func() bool { return len(o.loads()) > before+2 && len(o.people()) > 0 })
+		o.until(p, "going on", func() bool { return len(o.loads()) > before+2 && len(o.people()) > 0 })
+		o.settled(p)
 		time.Sleep(rand.N(time.Second)) // anywhere between two polls
 		p.kill()
 		<-p.ended
+		o.broken()
 	}
 	o.values.Set(map[string]agent.Value{users: agent.Gauge32(1)})
 	p := o.startProcess("-bus=disk:" + dir)
-	o.until(p, 20*time.Second, "resolved", func() bool { return strings.HasPrefix(o.people()[len(o.people())-1], "resolved") })
+	o.until(p, "resolved", func() bool { return strings.HasPrefix(o.people()[len(o.people())-1], "resolved") })
 	o.silence()
-	o.settled(p, kills)
-	o.rightly(p, kills)
+	o.settled(p)
+	o.rightly(p)
 	o.toldOnce()
 	o.end(p)
 	if p.says("MISMATCHES")() {
@@ -87,14 +92,24 @@ func alertsOn(t *testing.T, dir string) int {
 	}
 	defer on.close()
 	var n atomic.Int64 // lanes write side by side
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-	defer cancel()
 	count := kemi.SinkFunc[kemi.Alert](func(_ context.Context, batch []kemi.Alert) error {
 		n.Add(int64(len(batch)))
 		return nil
 	})
 	probe := kemi.Pipeline{Flows: []*kemi.Flow{kemi.Connect("probe", on.alerts.Group("probe"), kemi.Sink[kemi.Alert](count))}}
-	if err := probe.Run(ctx); err != nil {
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- probe.Run(ctx) }()
+	for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		if r, reads := on.readers()["probe"]; reads && r.lag == 0 {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("the alerts were not read: %+v", on.readers())
+		}
+	}
+	cancel()
+	if err := <-ended; err != nil {
 		t.Fatal(err)
 	}
 	return int(n.Load())
@@ -107,18 +122,24 @@ func TestDiskSomeRolesLater(t *testing.T) {
 	o := newOutside(t, "")
 	dir := "-bus=disk:" + t.TempDir()
 	p := o.start(dir, "-role=producer,poller")
-	o.until(p, 20*time.Second, "five polls", p.says(`poller +[5-9] records`))
+	o.until(p, "five polls", func() bool { return p.count("poller") >= 5 })
 	o.silence()
+	// What was answered has come through when polls that began later have. The next status
+	// but one is made from now on.
+	said := p.statuses()
+	o.until(p, "a status", func() bool { return p.statuses() >= said+2 })
+	answered := p.count("poller")
+	o.until(p, "polls without an answer", func() bool { return p.count("poller") >= answered+3 })
 	o.end(p)
 	p = o.start(dir, "-role=producer")
-	o.until(p, 20*time.Second, "three jobs", p.says(`producer +[3-9] records`))
+	o.until(p, "three jobs", func() bool { return p.count("producer") >= 3 })
 	o.end(p)
-	time.Sleep(time.Second) // until the newest job is too old
+	time.Sleep(time.Second) // the newest job has its deadline a second after its turn at the latest
 	p = o.start(dir, "-role=poller,handler,forwarder,calculator,alert")
-	o.until(p, 20*time.Second, "the rest", func() bool { return len(o.loads())+o.late() >= o.polls() && len(o.people()) > 0 })
-	o.until(p, 5*time.Second, "old jobs dropped", p.says(`too old and dropped [3-9]`))
+	o.until(p, "the rest", func() bool { return len(o.missing()) == 0 && len(o.people()) > 0 })
+	o.until(p, "old jobs dropped", p.says(`too old and dropped ([3-9]|\d\d)`))
 	o.end(p)
-	o.rightly(p, 0)
+	o.rightly(p)
 	if told := o.people(); len(told) != 1 || !strings.HasPrefix(told[0], "firing") {
 		t.Errorf("people were told %q", told)
 	}
@@ -130,7 +151,7 @@ func TestDiskIsForOneProcess(t *testing.T) {
 	o := newOutside(t, "")
 	dir := "-bus=disk:" + t.TempDir()
 	p := o.startProcess(dir)
-	o.until(p, 20*time.Second, "a start", p.says("over disk"))
+	o.until(p, "a start", p.says("over disk"))
 	second := o.start(dir)
 	if code := <-second.ended; code != 1 || !second.says("in use by another process")() {
 		t.Errorf("exit %d, %s", code, second.said())

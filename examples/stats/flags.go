@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/kemi-go/kemi/examples/internal/site"
 )
 
 const usage = `Polls hosts by SNMP, calculates, stores, judges by rules and tells: the STATS pipeline
@@ -38,34 +40,6 @@ Usage: stats [flags]
 
 `
 
-const configHelp = `
-A config has any of these, in YAML; paths are relative to the file:
-
-  interval: 10s                      time from poll to poll (5s)
-  targets:                           hosts to poll
-    - {host: web1, address: "10.0.0.1:161", service: shop, auth: ops, labels: {rack: r7}}
-  target_files: [targets.yml]        Prometheus file_sd lists, read again every cycle
-  target_url: https://cmdb/targets   a Prometheus http_sd list
-  credentials:                       by name; a $NAME is taken from the environment
-    public: {version: 2c, community: public}
-    ops: {version: 3, user: u1, auth: SHA-256, auth_password: $A, priv: AES, priv_password: $P}
-  rules: [rules.yml]                 Prometheus rule files, reloaded on change
-  opentsdb: http://127.0.0.1:4242
-  webhook: {url: "https://example.org/hook", secret: $WEBHOOK_SECRET}
-                                     the secret, if any, is whsec_ and the base64 of 24 to 64 bytes
-  retention: 72h                     how long topics on disk and on Kafka keep what was read (168h)
-  kafka:                             for -bus kafka:...
-    topic_prefix: kemi.              the topics are kemi.jobs, kemi.raw ...
-    partitions: 64                   of a topic that has to be made; so many members may share it
-    replication_factor: 3
-    tls: {ca: ca.pem, cert: client.pem, key: client.key, server_name: kafka}
-                                     {} for the authorities of this machine
-    sasl: {mechanism: SCRAM-SHA-512, user: kemi, password: $KAFKA_PASSWORD}
-                                     or PLAIN, SCRAM-SHA-256; or password_file: path
-
-A target without auth uses the credential "public", or v2c with that community.
-`
-
 // options is the command line.
 type options struct {
 	bus     place
@@ -90,7 +64,7 @@ func parseFlags(args []string, stderr io.Writer) (o options, err error) {
 			fmt.Fprint(stderr, usage)
 			flags.SetOutput(stderr)
 			flags.PrintDefaults()
-			fmt.Fprint(stderr, configHelp)
+			fmt.Fprint(stderr, site.Help(configHelp))
 			return o, err
 		}
 		return o, fmt.Errorf("%w; see -h", err)

@@ -27,6 +27,9 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+
+	"github.com/kemi-go/kemi/examples/internal/journal"
+	"github.com/kemi-go/kemi/examples/internal/site"
 )
 
 func main() {
@@ -50,11 +53,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (code int
 	if err != nil {
 		return failed(2, err)
 	}
-	cfg, err := loadConfig(o.config)
-	if err != nil {
+	cfg := &config{}
+	if err := site.Load(o.config, cfg); err != nil {
 		return failed(2, err)
 	}
-	logger := newJournal(func(line string) { fmt.Fprintln(stderr, line) })
+	defer cfg.Close()
+	logger := journal.New(func(line string) { fmt.Fprintln(stderr, line) })
 	on, err := o.bus.open(cfg, logger)
 	if err != nil {
 		return failed(1, err)
@@ -75,7 +79,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (code int
 	}
 
 	fmt.Fprintf(stderr, "%s over %s\n", strings.Join(o.roles, ", "), o.bus)
-	for _, l := range s.intro {
+	for _, l := range cfg.Intro {
 		fmt.Fprintln(stderr, l)
 	}
 	stopTelling := s.tell(stderr, o.status)

@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/kemi-go/kemi"
+	"github.com/kemi-go/kemi/internal/faketsd"
 	"github.com/kemi-go/kemi/rule/promql"
 	"github.com/kemi-go/kemi/sink/notify/log"
 	"github.com/kemi-go/kemi/sink/notify/webhook"
@@ -61,8 +62,7 @@ type stats struct {
 	webhook *webhook.Sink
 
 	on     *topics
-	intro  []string // what to tell the user first
-	stored func() string
+	stored func() []faketsd.Point // nil: in an OpenTSDB that is not of this program
 	opened []io.Closer
 }
 
@@ -83,7 +83,7 @@ func newStats(ctx context.Context, cfg *config, roles []string, on *topics, out 
 	stages := map[string]func() error{
 		"producer": func() error { return s.openProducer(ctx, cfg, logger) },
 		"poller": func() (err error) {
-			s.poller, err = snmp.NewPoller(snmp.Config{Credentials: credentials(cfg), DefaultCredential: defaultCredential(cfg), Logger: logger})
+			s.poller, err = snmp.NewPoller(cfg.SNMP(logger))
 			return s.opens(s.poller, err)
 		},
 		"calculator": func() error {
@@ -93,10 +93,11 @@ func newStats(ctx context.Context, cfg *config, roles []string, on *topics, out 
 			return errors.Join(err1, err2)
 		},
 		"forwarder": func() (err error) {
-			url, err := s.openTSDB(cfg)
+			url, stored, err := cfg.Store()
 			if err != nil {
 				return err
 			}
+			s.stored = stored
 			s.store, err = opentsdb.New(opentsdb.Config{URL: url, Logger: logger})
 			return s.opens(s.store, err)
 		},
@@ -115,7 +116,7 @@ func newStats(ctx context.Context, cfg *config, roles []string, on *topics, out 
 			if cfg.Webhook.URL == "" {
 				return nil
 			}
-			s.webhook, err = webhook.New(webhook.Config{URL: cfg.Webhook.URL, Secrets: secrets(cfg.Webhook.Secret)})
+			s.webhook, err = webhook.New(cfg.Webhook.Config())
 			return s.opens(s.webhook, err)
 		},
 	}
@@ -152,7 +153,7 @@ func (s *stats) opens(c io.Closer, err error) error {
 
 // openProducer makes the source of jobs: which hosts there are, and when it is their turn.
 func (s *stats) openProducer(ctx context.Context, cfg *config, logger *zap.Logger) error {
-	hosts, err := s.discoverer(ctx, cfg)
+	hosts, err := cfg.Hosts(ctx)
 	if err != nil {
 		return err
 	}
@@ -160,43 +161,6 @@ func (s *stats) openProducer(ctx context.Context, cfg *config, logger *zap.Logge
 		Interval: cfg.interval(), FirstInterval: min(3*time.Second, cfg.interval()), Logger: logger,
 	})
 	return err
-}
-
-// discoverer says which hosts to poll: those of the config, or this machine.
-func (s *stats) discoverer(ctx context.Context, cfg *config) (inventory.Discoverer, error) {
-	var parts []inventory.Discoverer
-	var listed []inventory.Target
-	for _, t := range cfg.Targets {
-		labels := make([]kemi.Label, 0, len(t.Labels))
-		for k, v := range t.Labels {
-			labels = append(labels, kemi.Label{Name: k, Value: v})
-		}
-		listed = append(listed, inventory.Target{
-			Address: t.Address, Resource: t.Host, Service: t.Service, Auth: t.Auth, Labels: kemi.NewLabels(labels...),
-		})
-	}
-	if len(listed) > 0 {
-		parts = append(parts, inventory.Static(listed...))
-	}
-	if len(cfg.TargetFiles) > 0 {
-		parts = append(parts, inventory.Files(cfg.TargetFiles...))
-	}
-	if cfg.TargetURL != "" {
-		d, err := inventory.HTTP(inventory.HTTPConfig{URL: cfg.TargetURL, Refresh: cfg.interval()})
-		if err != nil {
-			return nil, err
-		}
-		parts = append(parts, d)
-	}
-	if len(parts) > 0 {
-		s.intro = append(s.intro, "polling the hosts of the config")
-		return inventory.Join(parts...), nil
-	}
-	self, err := s.localAgent(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return inventory.Static(self), nil
 }
 
 // deadLetters is where records go that a stage refused for good: to a topic of their

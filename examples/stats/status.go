@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/kemi-go/kemi"
+	"github.com/kemi-go/kemi/internal/faketsd"
 )
 
 // tell says every now and then how the flows are doing, a line for each, until it is
@@ -84,7 +85,7 @@ func (s *stats) notes(flow string) string {
 			return fmt.Sprintf("  too old and dropped %d", n)
 		}
 	case flow == "forwarder" && s.stored != nil:
-		return "  in the store: " + s.stored()
+		return "  in the store: " + newest(s.stored())
 	case flow == "alert":
 		firing := 0
 		for _, a := range s.rules.Active() {
@@ -95,6 +96,22 @@ func (s *stats) notes(flow string) string {
 		return fmt.Sprintf("  firing %d", firing)
 	}
 	return ""
+}
+
+// newest says how many points there are, and what the newest of some are.
+func newest(points []faketsd.Point) string {
+	last := map[string]string{}
+	for _, p := range points {
+		last[p.Metric] = p.Value
+	}
+	text := fmt.Sprintf("%d points", len(points))
+	for _, m := range []string{"cpu_used_percent", "memory_used_percent", "load1"} {
+		if v, ok := last[m]; ok {
+			whole, frac, _ := strings.Cut(v, ".")
+			text += fmt.Sprintf(", %s %s", m, strings.TrimSuffix(whole+"."+frac[:min(2, len(frac))], "."))
+		}
+	}
+	return text
 }
 
 // drained says what the flows did, and what waits for them: on a durable bus that is

@@ -1,4 +1,4 @@
-package main
+package site
 
 import (
 	"fmt"
@@ -13,6 +13,7 @@ func TestWrongConfigIsRefusedWithItsLine(t *testing.T) {
 	for _, c := range []struct{ text, want string }{
 		{"interval: 5s\nfoo: 1\n", "c.yml:2: field foo is not known"},
 		{"interval: soon\n", `c.yml:1: "soon" is no duration`},
+		{"interval: true\n", `c.yml:1: "true" is no duration`},
 		{"interval: 1ms\n", "c.yml:1: interval 1ms: want"},
 		{"targets:\n  - host: a\n    address: x:161\n  - host: b\n", "c.yml:4: target 2 has no address"},
 		{"targets:\n  - address: x\n    port: 161\n", "c.yml:3: field port is not known here"},
@@ -24,6 +25,7 @@ func TestWrongConfigIsRefusedWithItsLine(t *testing.T) {
 		{"webhook:\n  url: example.org\n", "c.yml:2: this is no URL"},
 		{"opentsdb: 127.0.0.1:4242\n", "c.yml:1: this is no URL"},
 		{"targets: 5\n", "c.yml:1: cannot read the number as a list of targets"},
+		{"targets: true\n", "c.yml:1: cannot read the truth value as a list of targets"},
 		{"rules: rules.yml\n", "c.yml:1: cannot read the text as a list"},
 		{"webhook: http://x\n", "c.yml:1: cannot read the text as a webhook"},
 		{"targets:\n  - address: 127.0.0.1:99999\n", `c.yml:2: target 1: address "127.0.0.1:99999": "99999" is no port`},
@@ -37,8 +39,8 @@ func TestWrongConfigIsRefusedWithItsLine(t *testing.T) {
 		{"webhook:\n  url: http://x\n  secret: hunter2\n", "c.yml:3: the secret is no key"},
 		{"targets:\n\t- x\n", "c.yml:2: found"},
 	} {
-		var got config
-		err := got.parse("c.yml", []byte(c.text))
+		var got Site
+		err := Parse("c.yml", []byte(c.text), &got)
 		if err == nil || !strings.HasPrefix(err.Error(), c.want) || strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("%q:\n got %v\nwant %s…", c.text, err, c.want)
 		}
@@ -55,8 +57,8 @@ func TestConfigKeepsSecretsAndResolvesPaths(t *testing.T) {
 	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	c, err := loadConfig(name)
-	if err != nil {
+	c := &Site{}
+	if err := Load(name, c); err != nil {
 		t.Fatal(err)
 	}
 	if got := c.Rules[0]; got != filepath.Join(filepath.Dir(name), "r.yml") {
@@ -74,7 +76,7 @@ func FuzzConfig(f *testing.F) {
 	f.Add("interval: 5s\ntargets:\n  - address: x\n")
 	f.Fuzz(func(t *testing.T, text string) {
 		if len(text) < 4096 {
-			_ = new(config).parse("c.yml", []byte(text))
+			_ = Parse("c.yml", []byte(text), new(Site))
 		}
 	})
 }

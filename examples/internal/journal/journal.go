@@ -1,4 +1,6 @@
-package main
+// Package journal is a log for people in a hurry: one line an entry, with the time, where
+// it happened, what, and why. The rest (records, tries, stacks) is left out.
+package journal
 
 import (
 	"cmp"
@@ -10,14 +12,14 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// journal is a log for people in a hurry: one line an entry, with the time, where it
-// happened, what, and why. The rest (records, tries, stacks) is left out.
 type journal struct {
 	write  func(line string)
 	fields []zapcore.Field
 }
 
-func newJournal(write func(line string)) *zap.Logger { return zap.New(journal{write: write}) }
+// New returns a logger that calls write with each line. write must be safe for use by many
+// goroutines.
+func New(write func(line string)) *zap.Logger { return zap.New(journal{write: write}) }
 
 func (j journal) Enabled(l zapcore.Level) bool { return l >= zapcore.InfoLevel }
 
