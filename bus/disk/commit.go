@@ -216,7 +216,11 @@ func (c *committer) commit(group []*request, idle bool) {
 		}
 	}
 	real := time.Now()
-	if asked || c.guard.state.Load() != dire && (idle || real.Sub(c.kept) >= keepEvery) {
+	if c.guard.state.Load() != roomy {
+		c.watchDisk() // it may be worse by now
+	}
+	calm := c.guard.state.Load() != dire
+	if asked || calm && (idle || real.Sub(c.kept) >= keepEvery) {
 		c.keepPositions(b)
 		if !b.Empty() {
 			c.kept = real
@@ -225,7 +229,7 @@ func (c *committer) commit(group []*request, idle bool) {
 	switch {
 	case !b.Empty():
 		c.trailed = false
-	case idle && !c.trailed && len(c.held) == 0:
+	case idle && calm && !c.trailed && len(c.held) == 0:
 		// What stands at the very end of the engine's log cannot be told from a torn end
 		// when it is damaged. So something that nobody needs is to stand there.
 		c.trailed = true

@@ -124,7 +124,12 @@ func TestFaultDiskFull(t *testing.T) {
 		if g := db.Stats().Guard; !g.Full || g.Refused == 0 {
 			t.Errorf("cycle %d: the guard says %+v", cycle, g)
 		}
-		// And then there is no byte left, for a while.
+		// And then there is no byte left, for a while. The ballast helps one who has to
+		// write before the guard has seen that, but not two: it is seen first.
+		until(t, "the guard has seen that there is hardly any room", func() bool {
+			fill(t, other, 1<<20)
+			return db.Stats().Guard.Free < least/4
+		})
 		for empty := time.Now(); full == nil || time.Since(empty) < 200*time.Millisecond; {
 			fill(t, other, 0)
 			was := db.Stats().Guard.Full
