@@ -239,10 +239,15 @@ func TestCloseEndsACall(t *testing.T) {
 		if _, err := a.Send(message(a.NextID()), nil, soon()); err != nil {
 			t.Fatal(err)
 		}
-		time.AfterFunc(10*time.Millisecond, func() { e.Close() })
+		closed := make(chan struct{})
+		time.AfterFunc(10*time.Millisecond, func() {
+			e.Close()
+			close(closed)
+		})
 		if _, err := b.Send(message(b.NextID()), nil, soon()); !errors.Is(err, ErrClosed) {
 			return fmt.Sprintf("waiting for the window: %v", err)
 		}
+		<-closed
 		if _, err := a.Send(message(a.NextID()), nil, soon()); !errors.Is(err, ErrClosed) {
 			return fmt.Sprintf("after Close: %v", err)
 		}
