@@ -104,9 +104,12 @@ func checkLocked(fs vfs.FS, dir string, lock *dirLock) (*salvage, error) {
 	o := engineOptions(fs)
 	o.ReadOnly, o.Lock = true, lock.Lock
 	silence(o)
-	format := checkFormat(readOnly{fs}, dir)
-	if format != nil && !errors.Is(format, ErrDamaged) {
+	fresh, format := checkFormat(fs, dir)
+	switch {
+	case format != nil && !errors.Is(format, ErrDamaged):
 		return nil, format
+	case fresh:
+		return nil, fmt.Errorf("disk: there is no DB in %s: its first Open was cut off, and the next one begins anew", dir)
 	}
 	db, openErr := pebble.Open(dir, o)
 	s := newSalvage(fs, dir)
@@ -242,13 +245,6 @@ func engineEnd(db *pebble.DB, id partID) (end int64, err error) {
 		}
 	}
 	return end, it.Close()
-}
-
-// readOnly refuses to make files.
-type readOnly struct{ vfs.FS }
-
-func (readOnly) Create(string, vfs.DiskWriteCategory) (vfs.File, error) {
-	return nil, errors.New("only to be read")
 }
 
 // silence lets errors be returned and no more.

@@ -25,8 +25,10 @@ import (
 
 const (
 	format     = 1
-	formatFile = "KEMI" // says what the directory is, and of which format
+	formatFile = "KEMI"     // says what the directory is, and of which format
+	newFile    = "KEMI.new" // stands for it until the first Open has come to its end
 	formatText = "kemi bus/disk, format "
+	tempSuffix = ".tmp" // of a file that is being written
 
 	// engineFormat is that of Pebble. A newer one cannot be undone, so it changes with
 	// the format above alone. This one has checksums in footers of tables, and logs that
@@ -53,8 +55,9 @@ var (
 
 // Config describes a DB. The zero value of every field but Dir is usable.
 type Config struct {
-	// Dir is the directory, which is made if it is not there. It belongs to the DB, and
-	// to one process at a time.
+	// Dir is the directory, which is made if it is not there. It belongs to the DB alone:
+	// one that holds anything else is refused, but for the lost+found of a disk of its
+	// own; and to one process at a time.
 	Dir string
 	// Logger is told what somebody should know. Nil: nobody, but for the end of the
 	// process, which is told on standard error.
@@ -119,8 +122,8 @@ type hooks struct {
 }
 
 // Open opens a directory, and makes it if it is not there. It is an error if another
-// process has it open, if it was made by a newer kemi, and if it is damaged in a way
-// that shows at once.
+// process has it open, if it holds what is not kemi's, if it was made by a newer kemi, and
+// if it is damaged in a way that shows at once.
 func Open(c Config) (*DB, error) { return open(c, hooks{}) }
 
 func (c Config) check() error {
@@ -186,6 +189,9 @@ func open(c Config, h hooks) (_ *DB, err error) {
 		return nil, fmt.Errorf("disk: %w", err)
 	}
 	d.Dir = c.Dir
+	if err := checkOwn(d.fs, c.Dir); err != nil {
+		return nil, err
+	}
 	if d.lock, err = lockDir(d.fs, c.Dir); err != nil {
 		return nil, err
 	}
@@ -197,8 +203,16 @@ func open(c Config, h hooks) (_ *DB, err error) {
 	if err := checkRepair(d.fs, c.Dir); err != nil {
 		return nil, err
 	}
-	if err := checkFormat(d.fs, c.Dir); err != nil {
+	fresh, err := checkFormat(d.fs, c.Dir)
+	if err != nil {
 		return nil, err
+	}
+	if fresh {
+		if err := beginAnew(d.fs, c.Dir); err != nil {
+			return nil, err
+		}
+	} else {
+		_ = d.fs.Remove(d.fs.PathJoin(c.Dir, newFile)) // of one that was cut off right before its end
 	}
 	if d.enc, err = newEncoder(); err != nil {
 		return nil, err
@@ -228,6 +242,9 @@ func open(c Config, h hooks) (_ *DB, err error) {
 		}
 		if err = d.load(); err == nil {
 			err = d.checkEnds()
+		}
+		if err == nil && fresh {
+			err = writeFormat(d.fs, c.Dir)
 		}
 		if err != nil {
 			err = errors.Join(err, d.engine.Close())
@@ -327,31 +344,64 @@ func damaged(dir string, err error) error {
 	return fmt.Errorf("disk: %s: %w: disk.Check says what is, disk.Repair takes it out: %w", dir, ErrDamaged, err)
 }
 
-// checkFormat reads the file that says what the directory is, or makes it.
-func checkFormat(fs vfs.FS, dir string) error {
+// checkFormat reads the file that says what the directory is. fresh: there is none yet.
+func checkFormat(fs vfs.FS, dir string) (fresh bool, err error) {
 	path := fs.PathJoin(dir, formatFile)
 	text, err := readFile(fs, path, 1<<10)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		names, err := fs.List(dir)
 		if err != nil {
-			return fmt.Errorf("disk: %w", err)
+			return false, fmt.Errorf("disk: %w", err)
+		}
+		if slices.Contains(names, newFile) && !slices.Contains(names, endsName) {
+			return true, nil
 		}
 		for _, n := range names {
-			if strings.HasPrefix(n, "MANIFEST-") || strings.HasSuffix(n, ".sst") {
-				return damaged(dir, fmt.Errorf("there is data, and the file %s that says of which format is not", formatFile))
+			if kind, _ := engineFile(n); kind != "" {
+				return false, damaged(dir, fmt.Errorf("there is data, and the file %s that says of which format is not", formatFile))
 			}
 		}
-		return writeFile(fs, dir, formatFile, fmt.Appendf(nil, "%s%d\n", formatText, format))
+		return true, nil
 	case err != nil:
-		return fmt.Errorf("disk: %w", err)
+		return false, fmt.Errorf("disk: %w", err)
 	}
 	var n int
 	if k, err := fmt.Sscanf(string(text), formatText+"%d\n", &n); k != 1 || err != nil || n < 1 || string(text) != fmt.Sprintf("%s%d\n", formatText, n) {
-		return damaged(dir, fmt.Errorf("the file %s should say %q, and says %.100q", formatFile, formatText+"1", text))
+		return false, damaged(dir, fmt.Errorf("the file %s should say %q, and says %.100q", formatFile, formatText+"1", text))
 	}
 	if n > format {
-		return newer(dir, fmt.Errorf("it is of format %d, and this program knows %d", n, format))
+		return false, newer(dir, fmt.Errorf("it is of format %d, and this program knows %d", n, format))
+	}
+	return false, nil
+}
+
+// beginAnew prepares a directory for its first Open. One that was cut off has called
+// nothing safe, and may have left the files of the engine in a way that it does not
+// understand.
+func beginAnew(fs vfs.FS, dir string) error {
+	if err := writeFile(fs, dir, newFile, nil); err != nil {
+		return err
+	}
+	names, err := fs.List(dir)
+	for _, n := range names {
+		if kind, _ := engineFile(n); kind != "" {
+			err = errors.Join(err, fs.Remove(fs.PathJoin(dir, n)))
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("disk: %w", err)
+	}
+	return nil
+}
+
+// writeFormat writes what checkFormat reads.
+func writeFormat(fs vfs.FS, dir string) error {
+	if err := writeFile(fs, dir, formatFile, fmt.Appendf(nil, "%s%d\n", formatText, format)); err != nil {
+		return err
+	}
+	if err := fs.Remove(fs.PathJoin(dir, newFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("disk: %w", err)
 	}
 	return nil
 }
@@ -374,7 +424,7 @@ func writeFile(fs vfs.FS, dir, name string, text []byte) (err error) {
 		}
 	}()
 	path := fs.PathJoin(dir, name)
-	f, err := fs.Create(path+".tmp", vfs.WriteCategoryUnspecified)
+	f, err := fs.Create(path+tempSuffix, vfs.WriteCategoryUnspecified)
 	if err != nil {
 		return err
 	}
@@ -385,7 +435,7 @@ func writeFile(fs vfs.FS, dir, name string, text []byte) (err error) {
 	if err = errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	if err := fs.Rename(path+".tmp", path); err != nil {
+	if err := fs.Rename(path+tempSuffix, path); err != nil {
 		return err
 	}
 	return syncDir(fs, dir)

@@ -92,7 +92,7 @@ func FuzzHeader(f *testing.F) {
 		if err := writeFile(fs, "", formatFile, text); err != nil {
 			t.Fatal(err)
 		}
-		if err := checkFormat(fs, ""); err == nil && string(text) != formatText+"1\n" {
+		if _, err := checkFormat(fs, ""); err == nil && string(text) != formatText+"1\n" {
 			t.Errorf("%q is taken for a header", text)
 		}
 	})

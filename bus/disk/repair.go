@@ -91,7 +91,7 @@ func repair(fs vfs.FS, dir string, now time.Time) (*Report, error) {
 		return report, err
 	}
 	_ = fs.Remove(fs.PathJoin(dir, endsName)) // it is of before
-	if err := writeFile(fs, dir, formatFile, fmt.Appendf(nil, "%s%d\n", formatText, format)); err != nil {
+	if err := writeFormat(fs, dir); err != nil {
 		return report, err
 	}
 	if err := fs.Remove(fs.PathJoin(dir, repairFile)); err != nil {
