@@ -473,6 +473,12 @@ func readSmall(key, value []byte) error {
 			return errValue
 		}
 		return nil
+	case kindType:
+		if len(key) != 5 {
+			return errValue
+		}
+		_, err := unseal(key, value)
+		return err
 	case kindBounds:
 		if len(key) != 7 {
 			return errValue
@@ -506,6 +512,8 @@ func describe(key []byte) string {
 	switch key[0] {
 	case kindTopic:
 		return fmt.Sprintf("the topic %q", key[1:])
+	case kindType:
+		return "the type of the records of a topic"
 	case kindBounds:
 		return "the bounds of a partition"
 	case kindHole:

@@ -630,7 +630,8 @@ type topic struct {
 	id      uint32
 	mark    uint64 // no other topic has it, of this DB or another
 	parts   []*part
-	claimed bool // by a Topic; under the DB's lock, as is …
+	record  string // the type of its records; "": not known. Under the DB's lock, as is …
+	claimed bool   // by a Topic, and …
 	open    bool
 
 	retain      time.Duration
@@ -666,7 +667,16 @@ func (t *topic) load() error {
 		}
 		t.db.clock.appended(p.time)
 	}
-	err := t.db.scan(markKey(t.id, 0, "")[:5], func(k, v []byte) error {
+	key := typeKey(t.id)
+	v, err := t.db.get(key)
+	if err == nil && v != nil {
+		v, err = unseal(key, v)
+	}
+	if err != nil {
+		return damaged(t.db.Dir, fmt.Errorf("topic %q: the type of its records cannot be read: %w", t.name, err))
+	}
+	t.record = string(v)
+	err = t.db.scan(markKey(t.id, 0, "")[:5], func(k, v []byte) error {
 		from, reader, ok := parseMarkKey(k)
 		var seq uint64
 		if err := unsealInts(k, v, &seq); err != nil || !ok {

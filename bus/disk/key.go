@@ -12,6 +12,7 @@ import (
 // The kinds of keys, which are the first byte.
 //
 //	T name                              a topic: id, partitions, what no other has
+//	Y topic                             the type of its records, as text
 //	B topic partition                   bounds of the partition
 //	H topic partition offset            a hole that a repair has left: its end
 //	M topic source-partition reader     how far the output of a reader has come: Seq
@@ -23,6 +24,7 @@ import (
 // all, 2 bytes of length, and the name.
 const (
 	kindTopic    = 'T'
+	kindType     = 'Y'
 	kindBounds   = 'B'
 	kindHole     = 'H'
 	kindMark     = 'M'
@@ -66,6 +68,8 @@ func parseOffsetKey(k []byte) (topic uint32, partition int32, offset int64, ok b
 }
 
 func topicKey(name string) []byte { return append([]byte{kindTopic}, name...) }
+
+func typeKey(topic uint32) []byte { return binary.BigEndian.AppendUint32([]byte{kindType}, topic) }
 
 // readerName is what a position goes by.
 type readerName struct {

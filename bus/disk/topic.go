@@ -77,7 +77,9 @@ var (
 )
 
 // NewTopic returns the topic of that name of a DB, and makes it if it is not there. A
-// topic is opened once.
+// topic is opened once. It keeps the type of its records, and is refused to another one,
+// such as a topic of [kemi.Metric] to [kemi.Log]; types of a program's own may be renamed
+// and are not told apart. The codec may change.
 func NewTopic[T any](db *DB, name string, c TopicConfig[T]) (*Topic[T], error) {
 	switch {
 	case db == nil:
@@ -105,7 +107,7 @@ func NewTopic[T any](db *DB, name string, c TopicConfig[T]) (*Topic[T], error) {
 	if c.Key == nil {
 		c.Key = bus.KeyOf[T]()
 	}
-	t, err := db.topic(name, c.Partitions)
+	t, err := db.topic(name, c.Partitions, codec.TypeName[T]())
 	if err != nil {
 		return nil, err
 	}
@@ -119,7 +121,8 @@ func NewTopic[T any](db *DB, name string, c TopicConfig[T]) (*Topic[T], error) {
 }
 
 // topic returns what is there of a topic, or makes it.
-func (d *DB) topic(name string, n int) (*topic, error) {
+func (d *DB) topic(name string, n int, record string) (*topic, error) {
+	record = record[:min(len(record), nameMax)]
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	t := d.topics[name]
@@ -130,14 +133,25 @@ func (d *DB) topic(name string, n int) (*topic, error) {
 		case n != 0 && n != len(t.parts):
 			return nil, fmt.Errorf("disk: topic %q has %d partitions and not %d, and their number cannot be changed, as keys would move: "+
 				"give %d or 0, or make a topic of another name", name, len(t.parts), n, len(t.parts))
+		case t.record != "" && !codec.SameType(t.record, record):
+			return nil, fmt.Errorf("disk: topic %q has records of type %s and not %s: open it with that type, or make a topic of another name", name, t.record, record)
+		}
+		if t.record == "" { // it was made by a kemi that did not keep it
+			key := typeKey(t.id)
+			if err := d.wait(&request{write: func(b *pebble.Batch) { _ = b.Set(key, seal(key, []byte(record)), nil) }}); err != nil {
+				return nil, err
+			}
+			t.record = record
 		}
 		t.claimed = true
 		return t, nil
 	}
 	t = newTopic(d, name, d.ids+1, rand.Uint64(), cmp.Or(n, defaultPartitions))
-	key := topicKey(name)
+	t.record = record
+	key, typed := topicKey(name), typeKey(t.id)
 	err := d.wait(&request{write: func(b *pebble.Batch) {
 		_ = b.Set(key, sealInts(key, 1, uint64(t.id), uint64(len(t.parts)), t.mark), nil)
+		_ = b.Set(typed, seal(typed, []byte(record)), nil)
 	}})
 	if err != nil {
 		return nil, err
