@@ -62,6 +62,31 @@ func TestFindAllocatesNothing(t *testing.T) {
 	}
 }
 
+func TestLookupGivesTheSetThatIsThereAndMakesNone(t *testing.T) {
+	_, _, pairs := raws(7)
+	pairs = append(pairs, Pair{"empty", ""})
+	for range 2 {
+		if got, ok := Lookup(pairs); ok || got != nil {
+			t.Fatalf("found %v, which nobody made", got)
+		}
+	}
+	if got, ok := Lookup(nil); !ok || got != nil {
+		t.Errorf("no labels: %v, %v", got, ok)
+	}
+	set := Of(pairs)
+	if n := testing.AllocsPerRun(100, func() {
+		if got, ok := Lookup(set.Pairs); !ok || got != set {
+			t.Fatal("not found")
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+	if got, ok := Lookup(set.Pairs[1:]); ok {
+		t.Errorf("found %v for a part of it", got)
+	}
+	runtime.KeepAlive(set)
+}
+
 func BenchmarkFind(b *testing.B) {
 	table, refs, pairs := raws(6)
 	set := Of(pairs)

@@ -55,19 +55,41 @@ func Of(pairs []Pair) *Set {
 	s := &table[h%shards]
 	s.Lock()
 	defer s.Unlock()
-	bucket := s.sets[h]
-	for _, w := range bucket {
+	set := s.get(h, pairs)
+	if set != nil {
+		return set
+	}
+	set = &Set{Pairs: slices.Clone(pairs), Hash: fnv(pairs)}
+	if s.sets == nil {
+		s.sets = make(map[uint64][]weak.Pointer[Set])
+	}
+	s.sets[h] = append(s.sets[h], weak.Make(set))
+	runtime.AddCleanup(set, forget, h)
+	return set
+}
+
+// Lookup returns the set of pairs if there is one now. It sorts pairs in place and keeps
+// nothing of them. The empty set is nil and always there.
+func Lookup(pairs []Pair) (set *Set, ok bool) {
+	pairs = normalize(pairs)
+	if len(pairs) == 0 {
+		return nil, true
+	}
+	h := place(pairs)
+	s := &table[h%shards]
+	s.Lock()
+	defer s.Unlock()
+	set = s.get(h, pairs)
+	return set, set != nil
+}
+
+func (s *shard) get(h uint64, pairs []Pair) *Set {
+	for _, w := range s.sets[h] {
 		if set := w.Value(); set != nil && slices.Equal(set.Pairs, pairs) {
 			return set
 		}
 	}
-	set := &Set{Pairs: slices.Clone(pairs), Hash: fnv(pairs)}
-	if s.sets == nil {
-		s.sets = make(map[uint64][]weak.Pointer[Set])
-	}
-	s.sets[h] = append(bucket, weak.Make(set))
-	runtime.AddCleanup(set, forget, h)
-	return set
+	return nil
 }
 
 // place is where in the table a set belongs. Other sets may belong there too.

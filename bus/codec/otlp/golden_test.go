@@ -60,7 +60,7 @@ func golden[T any](t *testing.T, c bus.Codec[T], same func(a, b T) bool, file st
 }
 
 // TestASteadyStreamOfMetricsCostsNoAllocation encodes and decodes the polls of a few
-// hosts again and again. Only the host of a batch is made anew.
+// hosts again and again.
 func TestASteadyStreamOfMetricsCostsNoAllocation(t *testing.T) {
 	if conform.RaceDetector {
 		t.Skip("pools are emptied at random")
@@ -98,7 +98,7 @@ func TestASteadyStreamOfMetricsCostsNoAllocation(t *testing.T) {
 		t.Errorf("%v allocations to encode a batch", n)
 	}
 	dst := make([]kemi.Metric, 0, 100)
-	if n := allocs(func() { dst, _ = c.DecodeBatch(dst[:0], srcs[i%3]) }); n > 3 {
+	if n := allocs(func() { dst, _ = c.DecodeBatch(dst[:0], srcs[i%3]) }); n > 0 {
 		t.Errorf("%v allocations to decode a batch of %d", n, len(alive[0]))
 	}
 }

@@ -17,7 +17,7 @@ func (logs) DecodeBatch(dst []kemi.Log, src []byte) ([]kemi.Log, error) {
 	r := logReader{dst: dst, budget: freePairs + pairsEach*len(src)}
 	// A view, not a copy: each resource and each record is cloned as a whole, so that a
 	// log which is kept keeps its own bytes and no others.
-	if err := r.logsData(view(src)); err != nil {
+	if err := walk(view(src), "Logs", &r); err != nil {
 		return dst, fmt.Errorf("otlp: logs: %w", err)
 	}
 	return r.dst, nil
@@ -31,61 +31,9 @@ type logReader struct {
 	budget    int         // fields that may still be made, as those of a resource are on each of its logs
 }
 
-func (r *logReader) logsData(s string) error {
-	for m := (message{s: s}); ; {
-		if !m.next() {
-			return m.err
-		}
-		var err error
-		if m.tag == tag(1, typeBytes) {
-			err = r.resourceLogs(m.body)
-		} else {
-			err = m.unknown(fields(1))
-		}
-		if err != nil {
-			return err
-		}
-	}
-}
-
-func (r *logReader) resourceLogs(s string) error {
-	var resource merged
-	m := message{s: s}
-	for m.next() {
-		switch m.tag {
-		case tag(1, typeBytes):
-			resource.add(m.body)
-		case tag(2, typeBytes), tag(3, typeBytes):
-		default:
-			if err := m.unknown(fields(1, 2, 3)); err != nil {
-				return fmt.Errorf("ResourceLogs: %w", err)
-			}
-		}
-	}
-	if m.err != nil {
-		return m.err
-	}
-	if err := r.resource(strings.Clone(resource.s)); err != nil {
-		return fmt.Errorf("resource: %w", err)
-	}
-	for m = (message{s: s}); m.next(); {
-		if m.tag == tag(2, typeBytes) {
-			if err := r.scopeLogs(m.body); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// resource reads a Resource, whose bytes it keeps.
-func (r *logReader) resource(s string) error {
+func (r *logReader) setResource(attrs string) error {
 	r.host, r.app, r.shared = "", "", nil
-	attrs, err := resourceAttributes(s)
-	if err != nil {
-		return err
-	}
-	for m := (message{s: attrs}); m.next(); {
+	for m := (message{s: strings.Clone(attrs)}); m.next(); {
 		key, value, err := keyValue(m.body)
 		if err == nil {
 			switch key {
@@ -114,34 +62,15 @@ func sortAttrs(attrs []slog.Attr) {
 	}
 }
 
-func (r *logReader) scopeLogs(s string) error {
-	n := 0
-	m := message{s: s}
-	for m.next() {
-		switch m.tag {
-		case tag(2, typeBytes):
-			n++
-		case tag(1, typeBytes), tag(3, typeBytes):
-		default:
-			if err := m.unknown(fields(1, 2, 3)); err != nil {
-				return fmt.Errorf("ScopeLogs: %w", err)
-			}
-		}
+func (r *logReader) grow(n int) { r.dst = slices.Grow(r.dst, n) }
+
+// one reads a LogRecord.
+func (r *logReader) one(s string) error {
+	l, err := r.record(strings.Clone(s))
+	if err != nil {
+		return fmt.Errorf("LogRecord: %w", err)
 	}
-	if m.err != nil {
-		return m.err
-	}
-	r.dst = slices.Grow(r.dst, n)
-	for m = (message{s: s}); m.next(); {
-		if m.tag != tag(2, typeBytes) {
-			continue
-		}
-		l, err := r.record(strings.Clone(m.body))
-		if err != nil {
-			return fmt.Errorf("LogRecord: %w", err)
-		}
-		r.dst = append(r.dst, l)
-	}
+	r.dst = append(r.dst, l)
 	return nil
 }
 

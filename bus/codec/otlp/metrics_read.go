@@ -16,65 +16,16 @@ func (c *metrics) DecodeBatch(dst []kemi.Metric, src []byte) ([]kemi.Metric, err
 	defer c.decoders.put(d)
 	d.dst = dst
 	// A view, not a copy: what is kept is cloned where it is.
-	if err := d.metricsData(view(src)); err != nil {
+	if err := walk(view(src), "Metrics", d); err != nil {
 		return dst, fmt.Errorf("otlp: metrics: %w", err)
 	}
 	return d.dst, nil
 }
 
-func (d *decoder) metricsData(s string) error {
-	for m := (message{s: s}); ; {
-		if !m.next() {
-			return m.err
-		}
-		var err error
-		if m.tag == tag(1, typeBytes) {
-			err = d.resourceMetrics(m.body)
-		} else {
-			err = m.unknown(fields(1))
-		}
-		if err != nil {
-			return err
-		}
-	}
-}
-
-func (d *decoder) resourceMetrics(s string) error {
-	var resource merged
-	m := message{s: s}
-	for m.next() {
-		switch m.tag {
-		case tag(1, typeBytes):
-			resource.add(m.body)
-		case tag(2, typeBytes), tag(3, typeBytes):
-		default:
-			if err := m.unknown(fields(1, 2, 3)); err != nil {
-				return fmt.Errorf("ResourceMetrics: %w", err)
-			}
-		}
-	}
-	if m.err != nil {
-		return m.err
-	}
-	var err error
-	if d.resource, err = resourceLabels(resource.s); err != nil {
-		return fmt.Errorf("resource: %w", err)
-	}
-	for m = (message{s: s}); m.next(); {
-		if m.tag == tag(2, typeBytes) {
-			if err := d.scopeMetrics(m.body); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
 // resourceLabels returns the attributes of a resource as labels. host.name is the host.
-func resourceLabels(s string) (kemi.Labels, error) {
-	attrs, err := resourceAttributes(s)
-	if err != nil || attrs == "" {
-		return kemi.Labels{}, err
+func resourceLabels(attrs string) (kemi.Labels, error) {
+	if attrs == "" {
+		return kemi.Labels{}, nil
 	}
 	var buf [8]kemi.Label
 	labels, err := attributes(buf[:0], strings.Clone(attrs))
@@ -98,52 +49,6 @@ func resourceLabels(s string) (kemi.Labels, error) {
 	return kemi.NewLabels(labels...), nil
 }
 
-// resourceAttributes returns the run of the attributes of a Resource.
-func resourceAttributes(s string) (string, error) {
-	var attrs run
-	m := message{s: s}
-	for m.next() {
-		switch m.tag {
-		case tag(1, typeBytes):
-			attrs.add(&m)
-		case tag(2, typeVarint), tag(3, typeBytes):
-		default:
-			if err := m.unknown(fields(1, 2, 3)); err != nil {
-				return "", err
-			}
-		}
-	}
-	return attrs.s, m.err
-}
-
-func (d *decoder) scopeMetrics(s string) error {
-	n := 0
-	m := message{s: s}
-	for m.next() {
-		switch m.tag {
-		case tag(2, typeBytes):
-			n++
-		case tag(1, typeBytes), tag(3, typeBytes):
-		default:
-			if err := m.unknown(fields(1, 2, 3)); err != nil {
-				return fmt.Errorf("ScopeMetrics: %w", err)
-			}
-		}
-	}
-	if m.err != nil {
-		return m.err
-	}
-	d.dst = slices.Grow(d.dst, n)
-	for m = (message{s: s}); m.next(); {
-		if m.tag == tag(2, typeBytes) {
-			if err := d.metric(m.body); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
 // The oneof of Metric.
 const (
 	gaugeTag     = 5<<3 | typeBytes
@@ -153,7 +58,10 @@ const (
 	summaryTag   = 11<<3 | typeBytes
 )
 
-func (d *decoder) metric(s string) error {
+func (d *decoder) grow(n int) { d.dst = slices.Grow(d.dst, n) }
+
+// one reads a Metric.
+func (d *decoder) one(s string) error {
 	var name string
 	var data merged
 	var kind uint32
