@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/kemi-go/kemi"
@@ -51,7 +52,7 @@ func makeLibrary(t *testing.T, rnd *rand.Rand, crash bool) *library {
 				l.parts[int32(p)] = dump(t, w.db, w.a.parts[p])
 			}
 			if crash {
-				time.Sleep(3 * flushEvery) // the trailer
+				w.quiet(t)
 				w.db.noteEnds()
 				was := l.fs
 				l.fs = was.CrashClone(vfs.CrashCloneCfg{})
@@ -62,6 +63,23 @@ func makeLibrary(t *testing.T, rnd *rand.Rand, crash bool) *library {
 		}
 	}
 	return l
+}
+
+// quiet waits until what marks the end stands behind the log.
+func (w *world) quiet(t *testing.T) {
+	t.Helper()
+	var last uint64 // bytes of the log, with the last that is written here
+	err := w.db.wait(&request{write: func(b *pebble.Batch) {
+		_ = b.LogData([]byte("last"), nil)
+		last = w.db.engine.Metrics().WAL.BytesIn + uint64(b.Len())
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the end is marked", func() bool { return w.db.engine.Metrics().WAL.BytesIn > last })
+	if err := w.db.wait(&request{}); err != nil { // and is synced
+		t.Fatal(err)
+	}
 }
 
 func (l *library) clone() *vfs.MemFS {
@@ -96,7 +114,7 @@ func (w *world) readAll(group string) (got map[string][]int, damage map[int32]er
 		}
 		return false
 	}
-	for end := time.Now().Add(20 * time.Second); left(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(patience); left(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			w.Fatalf("not read to the end: %+v", w.a.Stats())
 		}

@@ -50,7 +50,7 @@ func TestWritesGoOnWhileReadersComeAndGo(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-		case <-time.After(10 * time.Second):
+		case <-time.After(patience):
 			t.Fatalf("Write %d hangs", n)
 		}
 	}
@@ -152,9 +152,16 @@ func TestARunBesideForgetKeepsItsPosition(t *testing.T) {
 	in := one(t, db, "in")
 	write(t, in, 1)
 	run := func() {
-		ctx, stop := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		ctx, stop := context.WithCancel(t.Context())
 		defer stop()
-		if err := in.Group("g").Run(ctx, nowhere); err != nil {
+		ended := make(chan error, 1)
+		go func() { ended <- in.Group("g").Run(ctx, nowhere) }()
+		until(t, "the record is read", func() bool {
+			s := in.Stats().Readers
+			return len(s) == 1 && s[0].Running > 0 && s[0].Lag == 0
+		})
+		stop()
+		if err := <-ended; err != nil {
 			t.Error(err)
 		}
 	}

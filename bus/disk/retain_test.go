@@ -2,6 +2,7 @@ package disk
 
 import (
 	"context"
+	"sync"
 	"testing"
 	"time"
 
@@ -44,19 +45,20 @@ func TestADamagedRecordDoesNotStopRetention(t *testing.T) {
 // gated is held up at its first batch.
 type gated struct {
 	*differences
+	first      *sync.Once
 	came, goOn chan struct{}
 }
 
 func (d gated) Fork() kemi.Transform[reading, reading] {
-	return gated{newDifferences(), d.came, d.goOn}
+	d.differences = newDifferences()
+	return d
 }
 
 func (d gated) Apply(ctx context.Context, dst, src []reading) ([]reading, error) {
-	select {
-	case d.came <- struct{}{}:
+	d.first.Do(func() {
+		close(d.came)
 		<-d.goOn
-	default:
-	}
+	})
 	return d.differences.Apply(ctx, dst, src)
 }
 
@@ -91,7 +93,7 @@ func TestWhatIsRemovedDuringAReplayIsNotLost(t *testing.T) {
 	stop := run(newDifferences())
 	until(t, "all read", func() bool { r := in.Stats().Readers; return len(r) > 0 && r[0].Lag == 0 })
 	stop()
-	g := gated{newDifferences(), make(chan struct{}), make(chan struct{})}
+	g := gated{newDifferences(), new(sync.Once), make(chan struct{}), make(chan struct{})}
 	stop = run(g)
 	<-g.came
 	if err := in.removeBefore(newYear.Add(11*time.Second), 0); err != nil {

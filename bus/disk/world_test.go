@@ -399,7 +399,7 @@ func (w *world) settle() {
 		}
 		return false
 	}
-	for end := time.Now().Add(20 * time.Second); left(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(patience); left(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			w.Fatalf("the reader is still behind: %+v", w.a.Stats().Readers)
 		}
