@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/kemi-go/kemi"
+	"github.com/kemi-go/kemi/bus"
 	"github.com/kemi-go/kemi/internal/agent"
 )
 
@@ -78,13 +79,13 @@ func TestDiskKill(t *testing.T) {
 	if p.says("MISMATCHES")() {
 		t.Errorf("a wrong replay:\n%s", p.said())
 	}
-	if n := alertsOn(t, dir); n != 2 {
+	if n := countOn(t, dir, func(on *topics) bus.Topic[kemi.Alert] { return on.alerts }); n != 2 {
 		t.Errorf("%d alerts are on the topic, want one that fires and one that is resolved", n)
 	}
 }
 
-// alertsOn is how many alerts there are on the topic in a directory.
-func alertsOn(t *testing.T, dir string) int {
+// countOn is how many records there are on a topic in a directory.
+func countOn[T any](t *testing.T, dir string, topic func(on *topics) bus.Topic[T]) int {
 	t.Helper()
 	on, err := openDisk(dir, 0, zap.NewNop())
 	if err != nil {
@@ -92,11 +93,11 @@ func alertsOn(t *testing.T, dir string) int {
 	}
 	defer on.close()
 	var n atomic.Int64 // lanes write side by side
-	count := kemi.SinkFunc[kemi.Alert](func(_ context.Context, batch []kemi.Alert) error {
+	count := kemi.SinkFunc[T](func(_ context.Context, batch []T) error {
 		n.Add(int64(len(batch)))
 		return nil
 	})
-	probe := kemi.Pipeline{Flows: []*kemi.Flow{kemi.Connect("probe", on.alerts.Group("probe"), kemi.Sink[kemi.Alert](count))}}
+	probe := kemi.Pipeline{Flows: []*kemi.Flow{kemi.Connect("probe", topic(on).Group("probe"), kemi.Sink[T](count))}}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- probe.Run(ctx) }()
@@ -105,7 +106,7 @@ func alertsOn(t *testing.T, dir string) int {
 			break
 		}
 		if time.Now().After(end) {
-			t.Fatalf("the alerts were not read: %+v", on.readers())
+			t.Fatalf("the topic was not read: %+v", on.readers())
 		}
 	}
 	cancel()
@@ -152,9 +153,11 @@ func TestDiskIsForOneProcess(t *testing.T) {
 	dir := "-bus=disk:" + t.TempDir()
 	p := o.startProcess(dir)
 	o.until(p, "a start", p.says("over disk"))
-	second := o.start(dir)
-	if code := <-second.ended; code != 1 || !second.says("in use by another process")() {
-		t.Errorf("exit %d, %s", code, second.said())
+	for _, how := range []string{"-status=1s", "-check", "-repair"} {
+		second := o.start(dir, how)
+		if code := <-second.ended; code != 1 || !second.says("in use by another process")() {
+			t.Errorf("%s: exit %d, %s", how, code, second.said())
+		}
 	}
 	o.end(p)
 }

@@ -32,6 +32,9 @@ The bus is where [jobs], [raw], [metrics] and [alerts] are kept between them:
 On disk and on Kafka a restart, be it by kill -9, loses nothing that was accepted, and an
 alert that fires keeps firing and is not told again.
 
+After trouble with a disk, -check says what is damaged in DIR and -repair takes it out: they
+are what the log calls disk.Check and disk.Repair. Nothing else may run in DIR meanwhile.
+
 Without a config it watches this machine: by the SNMP agent on 127.0.0.1:161 if one
 answers with what it takes, else by a small one of its own. It stores into a small
 OpenTSDB of its own, in memory, and prints where to read back.
@@ -47,6 +50,8 @@ type options struct {
 	config  string
 	status  time.Duration
 	diagram bool
+	check   bool
+	repair  bool
 }
 
 // parseFlags reads the command line. What it has to say is on stderr, but for the
@@ -59,6 +64,8 @@ func parseFlags(args []string, stderr io.Writer) (o options, err error) {
 	flags.StringVar(&o.config, "config", "", "read hosts, rules and servers from a YAML `file`")
 	flags.DurationVar(&o.status, "status", 10*time.Second, "say so often how each flow is doing; 0: never")
 	flags.BoolVar(&o.diagram, "diagram", false, "print the pipeline as a Mermaid diagram and exit")
+	flags.BoolVar(&o.check, "check", false, "say what is damaged in the directory of -bus disk:DIR, change nothing and exit: with 0 if all is sound, else with 1")
+	flags.BoolVar(&o.repair, "repair", false, "check, and take out what is damaged: what is good is written anew, and the old files are kept in a folder")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			fmt.Fprint(stderr, usage)
@@ -79,6 +86,12 @@ func parseFlags(args []string, stderr io.Writer) (o options, err error) {
 		return o, err
 	}
 	switch {
+	case o.check && o.repair, (o.check || o.repair) && o.diagram:
+		return o, errors.New("-check, -repair and -diagram: which? Give one of them")
+	case o.check || o.repair:
+		if o.bus.kind != "disk" {
+			return o, errors.New("-check and -repair are for a directory: give -bus disk:DIR too")
+		}
 	case o.diagram:
 		o.bus = place{kind: "memory"} // drawn alike, and nothing is opened
 	case o.bus.kind == "memory" && len(o.roles) < len(allRoles):

@@ -39,7 +39,7 @@ func main() {
 }
 
 // run is the program; it returns the exit code: 0 after a clean drain, 1 when
-// something failed, 2 for a wrong command line or config.
+// something failed or is damaged, 2 for a wrong command line or config.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) (code int) {
 	stderr = &inTurn{w: stderr}
 	failed := func(code int, err error) int {
@@ -52,6 +52,13 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (code int
 	}
 	if err != nil {
 		return failed(2, err)
+	}
+	if o.check || o.repair {
+		code, err := examine(o.bus.dir, o.repair, stdout)
+		if err != nil {
+			return failed(1, err)
+		}
+		return code
 	}
 	cfg := &config{}
 	if err := site.Load(o.config, cfg); err != nil {
