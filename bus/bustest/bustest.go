@@ -35,7 +35,8 @@ type Bus struct {
 	// Churn is how many members come and go in the check of rebalancing. The default is
 	// 40; a bus with slow rebalances will want fewer.
 	Churn int
-	// Patience is how long a check waits for what has to happen. The default is 30 s.
+	// Patience is how long a check waits for what has to happen. The default is 2 minutes:
+	// only what hangs takes so long.
 	Patience time.Duration
 	// Seed makes the random schedules those of an earlier run. 0: other ones each time.
 	// It is in the log of a check that failed.
@@ -75,7 +76,7 @@ func (c check) run(tb testing.TB, b Bus) (skipped string) {
 		}
 	}
 	if b.Patience == 0 {
-		b.Patience = 30 * time.Second
+		b.Patience = 2 * time.Minute
 	}
 	if b.Churn == 0 {
 		b.Churn = 40

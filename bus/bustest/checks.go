@@ -147,7 +147,9 @@ func membersShare(h *harness) {
 	}, func() bool { return shares(40) })
 	// Both are there for good now, and no record goes to both.
 	_, before := group.counts()
-	shares(1000)
+	for range 10 { // one of them may be late
+		shares(100)
+	}
 	if _, again := group.counts(); again != before {
 		h.Errorf("%d of 1000 records went to both members of a group", again-before)
 	}

@@ -144,7 +144,11 @@ func stateComesBack(h *harness) {
 			for range 5 {
 				p.send(30)
 			}
-			h.eventually(func() string { return fmt.Sprintf("%s: the state has counted %v of %v", who, l.seen, p.wrote) }, func() bool {
+			h.eventually(func() string {
+				mu.Lock()
+				defer mu.Unlock()
+				return fmt.Sprintf("%s: the state has counted %v of %v", who, l.seen, p.wrote)
+			}, func() bool {
 				mu.Lock()
 				defer mu.Unlock()
 				return maps.Equal(l.seen, p.wrote)
