@@ -302,8 +302,9 @@ func (m *member[T]) measure(ctx context.Context) kadm.ListedOffsets {
 	return ends
 }
 
-// stuck makes the client anew when it holds nothing, or gets nothing though there is
-// something: the oldest complaint about consumer groups after trouble in a cluster.
+// stuck makes the client anew when it does not hold what it should, or gets nothing
+// though there is something: the oldest complaint about consumer groups after trouble
+// in a cluster.
 func (m *member[T]) stuck(ctx context.Context, ends kadm.ListedOffsets) {
 	patience := m.topic.c.patience
 	m.mu.Lock()
@@ -317,7 +318,9 @@ func (m *member[T]) stuck(ctx context.Context, ends kadm.ListedOffsets) {
 		l.mu.Unlock()
 	}
 	m.mu.Unlock()
-	if held == 0 && time.Since(had) > patience && m.orphans(ctx) {
+	if held == m.topic.partitions || held == 0 && time.Since(had) <= patience || !m.orphans(ctx, held) {
+		m.whole = time.Now()
+	} else if held == 0 || time.Since(m.whole) > patience {
 		m.cancel(fmt.Errorf("%w: the group has partitions that nobody reads", errAgain))
 	}
 	for _, l := range silent {
@@ -330,11 +333,13 @@ func (m *member[T]) stuck(ctx context.Context, ends kadm.ListedOffsets) {
 	}
 }
 
-// orphans tells whether partitions belong to no member, or the group does not know
-// this one, though its client should be in it.
-func (m *member[T]) orphans(ctx context.Context) bool {
+// orphans tells whether there are partitions that the group has given to this member
+// and its client does not read: where it could not learn the offset of one it gives that
+// up for good. Of a member that holds nothing it tells also whether partitions belong to
+// nobody, or the group does not know this one, though its client should be in it.
+func (m *member[T]) orphans(ctx context.Context, held int) bool {
 	if m.all {
-		return true
+		return held == 0
 	}
 	groups, err := m.topic.c.admin.DescribeGroups(ctx, m.group)
 	if err != nil {
@@ -347,23 +352,30 @@ func (m *member[T]) orphans(ctx context.Context) bool {
 	switch g.State {
 	case "Stable":
 	case "Empty", "Dead":
-		return true
+		return held == 0
 	default: // it is being dealt out, which has an end
+		if held > 0 {
+			return false
+		}
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		return time.Since(m.had) > 2*(m.topic.c.patience+m.topic.c.config.RebalanceTimeout)
 	}
 	me, _ := m.client.GroupMetadata()
-	here, owned := false, 0
+	here, owned, mine := false, 0, 0
 	for _, member := range g.Members {
 		here = here || member.MemberID == me
 		if c, ok := member.Assigned.AsConsumer(); ok {
 			for _, t := range c.Topics {
-				if t.Topic == m.topic.name {
-					owned += len(t.Partitions)
+				if t.Topic != m.topic.name {
+					continue
+				}
+				owned += len(t.Partitions)
+				if member.MemberID == me {
+					mine += len(t.Partitions)
 				}
 			}
 		}
 	}
-	return !here || owned < m.topic.partitions
+	return mine > held || held == 0 && (!here || owned < m.topic.partitions)
 }

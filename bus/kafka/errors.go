@@ -46,6 +46,7 @@ func (c *Cluster) explain(err error, topic string) error {
 		host      x509.HostnameError
 		first     *kgo.ErrFirstReadEOF
 		network   net.Error
+		already   *said
 	)
 	is := func(codes ...*kerr.Error) bool {
 		for _, k := range codes {
@@ -59,8 +60,8 @@ func (c *Cluster) explain(err error, topic string) error {
 		return &said{fmt.Sprintf(format, args...), kind, err}
 	}
 	switch {
-	case err == nil:
-		return nil
+	case err == nil, errors.As(err, &already):
+		return err
 	case is(kerr.SaslAuthenticationFailed, kerr.UnsupportedSaslMechanism, kerr.IllegalSaslState):
 		if c.config.SASL == nil {
 			return say(ErrLogin, "%v: the broker wants a login: give Config.SASL", ErrLogin)

@@ -230,7 +230,7 @@ func TestATopicDeletedOrMadeAgainEndsItsReaders(t *testing.T) {
 		for _, all := range []bool{false, true} {
 			f := fake(t)
 			c := open(t, quick(t, f))
-			c.patience = 400 * time.Millisecond
+			c.patience = time.Second
 			topic := topicOf[sample](t, c, "in")
 			put(t, topic, sample{Key: "a", Seq: 1})
 			src := topic.Group("g")

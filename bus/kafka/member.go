@@ -122,13 +122,14 @@ type member[T any] struct {
 	lanes   map[int32]*lane[T]
 	fetched map[int32]kmsg.OffsetFetchResponseGroupTopicPartition // what was committed, of partitions that were just assigned
 	had     time.Time                                             // when there was a lane last
+	whole   time.Time                                             // of look: when there was a lane for all that is ours
 
 	committing sync.Mutex
 	last       map[int32]int64 // All: what we have committed
 }
 
 func newMember[T any](ctx context.Context, s source[T], out kemi.Sink[T], all bool) *member[T] {
-	m := &member[T]{source: s, all: all, out: out, lanes: map[int32]*lane[T]{}, had: time.Now()}
+	m := &member[T]{source: s, all: all, out: out, lanes: map[int32]*lane[T]{}, had: time.Now(), whole: time.Now()}
 	m.ctx, m.cancel = context.WithCancelCause(ctx)
 	return m
 }
@@ -183,14 +184,12 @@ func (m *member[T]) run() (err error) {
 		return err
 	}
 	defer m.leave()
-	if m.all {
-		if err := m.assignAll(); err != nil {
-			return err
-		}
-	}
 	var helpers sync.WaitGroup
-	helpers.Go(m.commitOften)
 	helpers.Go(m.look)
+	if m.all {
+		m.assignAll()
+	}
+	helpers.Go(m.commitOften)
 	m.poll()
 	m.cancel(nil)
 	helpers.Wait()
@@ -294,16 +293,20 @@ func (m *member[T]) trouble(p int32, err error) {
 		return
 	}
 	err = m.topic.c.explain(err, m.topic.name)
-	if errors.Is(err, ErrRecreated) {
-		// So a broker says of a topic that is gone, too, and of one it has not heard of yet.
+	if errors.Is(err, ErrRecreated) || errors.Is(err, ErrNoTopic) {
+		// So a broker says of a topic that is gone, and of one it has not heard of yet.
 		ctx, cancel := context.WithTimeout(m.ctx, 5*time.Second)
 		d, missing := m.topic.c.describe(ctx, m.topic.name)
 		cancel()
 		switch {
+		case errors.Is(missing, ErrNoTopic):
+			err = fmt.Errorf("a broker does not know the topic: %v", missing) //nolint:errorlint // look finds out whether others do
 		case missing != nil:
 			err = missing
 		case d.ID == kadm.TopicID(m.topic.id):
 			err = fmt.Errorf("a broker has not heard of the topic: %v", err) //nolint:errorlint // it is not that
+		default:
+			err = m.topic.c.explain(kerr.UnknownTopicID, m.topic.name)
 		}
 	}
 	if final(err) {
@@ -573,16 +576,12 @@ func (m *member[T]) onLost(_ context.Context, _ *kgo.Client, gone map[string][]i
 
 // ---- all --------------------------------------------------------------------
 
-func (m *member[T]) assignAll() error {
-	for wait := againMin; ; wait = min(2*wait, againMax) {
+// assignAll tries until it is done, or the member has ended.
+func (m *member[T]) assignAll() {
+	for wait := againMin; m.ctx.Err() == nil; wait = min(2*wait, againMax) {
 		err := m.tryAssignAll()
-		switch {
-		case err == nil:
-			return nil
-		case final(err):
-			return err
-		case m.ctx.Err() != nil:
-			return context.Cause(m.ctx)
+		if err == nil {
+			return
 		}
 		m.trouble(-1, err)
 		select {

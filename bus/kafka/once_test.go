@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -19,6 +20,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/kemi-go/kemi"
+	"github.com/kemi-go/kemi/bus"
 	"github.com/kemi-go/kemi/internal/faults"
 )
 
@@ -158,6 +160,43 @@ func expect(t *testing.T, f *kfake.Cluster, topic string) (out, may map[sample]i
 		}
 	}
 	return out, may
+}
+
+// tell logs what lies on the topics of a key, and the time of its partition of in.
+func tell(t *testing.T, f *kfake.Cluster, key string) {
+	t.Helper()
+	for _, topic := range []string{"in", "out"} {
+		p := int32(bus.PartitionOf(key, lanes))
+		client := stranger(t, f, kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: {p: kgo.NewOffset().AtStart()}}))
+		var clock time.Time
+		for left := f.PartitionInfo(topic, p).HighWatermark; left > 0; {
+			ctx, cancel := context.WithTimeout(t.Context(), hang)
+			fetches := client.PollFetches(ctx)
+			cancel()
+			if err := fetches.Err0(); err != nil {
+				t.Log(err)
+				return
+			}
+			fetches.EachRecord(func(r *kgo.Record) {
+				left--
+				second := r.Timestamp.Truncate(time.Second)
+				if topic == "in" && !second.Equal(clock) {
+					t.Logf("in/%d offset %d: it is %s", p, r.Offset, second.UTC().Format(time.TimeOnly))
+					clock = second
+				}
+				if bytes.Contains(r.Value, fmt.Appendf(nil, "%q", key)) {
+					t.Logf("%s/%d offset %d at %s: %v %s", topic, p, r.Offset, r.Timestamp.UTC().Format("15:04:05.000"), headersOf(r), r.Value)
+				}
+			})
+		}
+	}
+}
+
+func headersOf(r *kgo.Record) (all []string) {
+	for _, h := range r.Headers {
+		all = append(all, h.Key+"="+string(h.Value))
+	}
+	return all
 }
 
 func bytesLines(b []byte) func(func([]byte) bool) {
@@ -508,12 +547,14 @@ func TestFaultsOfMembersAndBrokers(t *testing.T) {
 			if n != want[s] && told < 10 {
 				told++
 				t.Logf("%+v came %d times, want %d", s, n, want[s])
+				tell(t, f, s.Key)
 			}
 		}
 		for s, n := range want {
 			if got[s] < n && told < 20 {
 				told++
 				t.Logf("%+v came %d times, want %d", s, got[s], n)
+				tell(t, f, s.Key)
 			}
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/kemi-go/kemi"
@@ -124,15 +125,18 @@ func (s *store) load(ctx context.Context, lanes map[string]bool) (map[string][]r
 	topic := s.config.StateTopic
 	ends, err := s.admin.ListEndOffsets(ctx, topic)
 	if err != nil {
-		return nil, s.explain(err, topic)
+		return nil, s.away(err)
 	}
 	from := map[int32]kgo.Offset{}
 	left := map[int32]int64{}
 	for lane := range lanes {
 		p := int32(bus.PartitionOf(lane, n))
 		end, ok := ends.Lookup(topic, p)
-		if !ok || end.Err != nil {
-			return nil, fmt.Errorf("kafka: the end of partition %d of %s: %w", p, topic, s.explain(end.Err, topic))
+		if !ok {
+			end.Err = kerr.UnknownTopicOrPartition
+		}
+		if end.Err != nil {
+			return nil, s.away(end.Err)
 		}
 		if end.Offset > 0 {
 			from[p], left[p] = kgo.NewOffset().AtStart(), end.Offset
@@ -210,17 +214,22 @@ func (s *store) write(ctx context.Context, records []*kgo.Record) error {
 		r.Topic, r.Partition = s.config.StateTopic, int32(bus.PartitionOf(k.lane, n))
 	}
 	if err := s.producer.ProduceSync(ctx, records...).FirstErr(); err != nil {
-		err = s.explain(err, s.config.StateTopic)
-		if errors.Is(err, ErrNoTopic) || errors.Is(err, ErrRecreated) {
-			// It is made again next time.
-			s.mu.Lock()
-			s.partitions = 0
-			s.mu.Unlock()
-			s.producer.PurgeTopicsFromProducing(s.config.StateTopic)
-		}
-		return fmt.Errorf("kafka: kept state: %w", err)
+		return fmt.Errorf("kafka: kept state: %w", s.away(err))
 	}
 	return nil
+}
+
+// away explains an error. If the topic is not there, as a broker says that has not
+// heard of it yet, it is looked for and made again next time.
+func (s *store) away(err error) error {
+	err = s.explain(err, s.config.StateTopic)
+	if errors.Is(err, ErrNoTopic) || errors.Is(err, ErrRecreated) {
+		s.mu.Lock()
+		s.partitions = 0
+		s.mu.Unlock()
+		s.producer.PurgeTopicsFromProducing(s.config.StateTopic)
+	}
+	return err
 }
 
 // keeper is what is kept of one lane, by one owner.

@@ -50,7 +50,7 @@ func TestAClientThatHasLeftItsGroupIsMadeAnew(t *testing.T) {
 	hook := &clients{}
 	config.hook = hook
 	c := open(t, config)
-	c.patience = 300 * time.Millisecond
+	c.patience = time.Second
 	topic := topicOf[sample](t, c, "in")
 	put(t, topic, sample{Key: "a", Seq: 1})
 	r := collect(t, topic.Group("g"))
@@ -73,7 +73,7 @@ func TestAPartitionOfWhichNothingComesIsAskedForAnew(t *testing.T) {
 	t.Parallel()
 	f := fake(t)
 	c := open(t, quick(t, f))
-	c.patience = 300 * time.Millisecond
+	c.patience = time.Second
 	topic := topicOf[sample](t, c, "in")
 	var asleep atomic.Bool
 	asleep.Store(true)
@@ -96,6 +96,61 @@ func TestAPartitionOfWhichNothingComesIsAskedForAnew(t *testing.T) {
 	asleep.Store(false)
 	eventually(t, "nothing comes", func() bool { got, _ := r.counts(); return got == 1 })
 	_ = r.stop(t)
+}
+
+// TestPartitionsThatTheClientHasGivenUpAreReadAgain: the group has given them to this
+// member, and its client does not read them as it could not learn their offsets.
+func TestPartitionsThatTheClientHasGivenUpAreReadAgain(t *testing.T) {
+	t.Parallel()
+	for _, left := range []int32{0, lanes / 2} { // of them are read
+		f := fake(t)
+		c := open(t, quick(t, f))
+		c.patience = 5 * time.Second // the client gives up after 3
+		topic := topicOf[sample](t, c, "in")
+		var batch []sample
+		for i := range 100 {
+			batch = append(batch, sample{Key: fmt.Sprint("k", i)})
+		}
+		put(t, topic, batch...)
+		var whole atomic.Bool
+		f.ControlKey(int16(kmsg.OffsetFetch), func(kreq kmsg.Request) (kmsg.Response, error, bool) {
+			f.KeepControl()
+			if whole.Load() {
+				return nil, nil, false
+			}
+			req := kreq.(*kmsg.OffsetFetchRequest)
+			resp := req.ResponseKind().(*kmsg.OffsetFetchResponse)
+			for _, rg := range req.Groups {
+				sg := kmsg.NewOffsetFetchResponseGroup()
+				sg.Group = rg.Group
+				for _, rt := range rg.Topics {
+					st := kmsg.NewOffsetFetchResponseGroupTopic()
+					st.Topic, st.TopicID = rt.Topic, rt.TopicID
+					for _, p := range rt.Partitions {
+						if p < left {
+							sp := kmsg.NewOffsetFetchResponseGroupTopicPartition()
+							sp.Partition, sp.Offset, sp.LeaderEpoch = p, -1, -1
+							st.Partitions = append(st.Partitions, sp)
+						}
+					}
+					sg.Topics = append(sg.Topics, st)
+				}
+				resp.Groups = append(resp.Groups, sg)
+			}
+			return resp, nil, true
+		})
+		r := collect(t, topic.Group("g"))
+		if left > 0 {
+			eventually(t, "the others are not read", func() bool { got, _ := r.counts(); return got > 0 })
+		}
+		eventually(t, "the client is not made anew", func() bool { return topic.Stats().Readers[0].Restarts > 0 })
+		whole.Store(true)
+		eventually(t, "not all came", func() bool { got, _ := r.counts(); return got >= len(batch) })
+		_ = r.stop(t)
+		if len(r.got) != len(batch) {
+			t.Errorf("%d came, want %d", len(r.got), len(batch))
+		}
+	}
 }
 
 // flips changes the answers of brokers on their way.
@@ -260,7 +315,7 @@ func TestTheLagOfAReaderThatStandsStillGrows(t *testing.T) {
 	config := quick(t, fake(t))
 	config.MaxBufferedBytes = laneMin
 	c := open(t, config)
-	c.patience = 300 * time.Millisecond
+	c.patience = time.Second
 	topic, err := NewTopic(c, "in", TopicConfig[sample]{Partitions: 1})
 	if err != nil {
 		t.Fatal(err)
