@@ -359,7 +359,7 @@ func checkFormat(fs vfs.FS, dir string) (fresh bool, err error) {
 		}
 		for _, n := range names {
 			if kind, _ := engineFile(n); kind != "" {
-				return false, damaged(dir, fmt.Errorf("there is data, and the file %s that says of which format is not", formatFile))
+				return false, damaged(dir, fmt.Errorf("there is data, and the file %s that says of which format is not (if the data is of another program that uses Pebble, leave it and set Config.Dir to another directory)", formatFile))
 			}
 		}
 		return true, nil
