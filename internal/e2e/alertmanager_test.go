@@ -37,7 +37,7 @@ func TestWebhookIsThatOfAlertmanager(t *testing.T) {
 	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	url := fmt.Sprintf("http://127.0.0.1:%d", freePort(t, "tcp"))
+	url := fmt.Sprintf("http://127.0.0.1:%d", steadyPorts(t, "tcp", 1)[0])
 	ready := func() error {
 		_, err := fetch(url + "/-/ready")
 		return err
@@ -93,7 +93,7 @@ func next(t *testing.T, bodies <-chan []byte) []byte {
 	select {
 	case b := <-bodies:
 		return b
-	case <-time.After(20 * time.Second):
+	case <-time.After(hang):
 		t.Fatal("no webhook came")
 		return nil
 	}

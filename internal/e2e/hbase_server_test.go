@@ -73,7 +73,7 @@ func startHBase(t testing.TB) *hbase {
 	t.Helper()
 	java, classPath := needServer(t, hbaseJars)
 	dir := t.TempDir()
-	ports := steadyPorts(t, 3)
+	ports := steadyPorts(t, "tcp", 3)
 	conf := map[string]string{
 		"hbase.cluster.distributed":                   "false",
 		"hbase.rootdir":                               "file://" + filepath.Join(dir, "data"),
@@ -120,7 +120,7 @@ log4j.appender.A.layout.ConversionPattern=%d %p %c{1}: %m%n
 // awaitReady waits for the master of this life.
 func (h *hbase) awaitReady() {
 	h.t.Helper()
-	h.await(2*time.Minute, h.said("Master has completed initialization"))
+	h.await(hang, h.said("Master has completed initialization"))
 }
 
 // Kill ends HBase with kill -9.
@@ -148,7 +148,7 @@ func startOpenTSDB(t testing.TB, h *hbase, properties map[string]string) *openTS
 	t.Helper()
 	java, classPath := needServer(t, tsdJars)
 	dir := t.TempDir()
-	port := steadyPorts(t, 1)[0]
+	port := steadyPorts(t, "tcp", 1)[0]
 	conf := map[string]string{
 		"tsd.network.port":                   fmt.Sprint(port),
 		"tsd.network.bind":                   "127.0.0.1",
@@ -180,7 +180,7 @@ func startOpenTSDB(t testing.TB, h *hbase, properties map[string]string) *openTS
 
 func (s *openTSDB) awaitReady() {
 	s.t.Helper()
-	s.await(time.Minute, func() error {
+	s.await(hang, func() error {
 		_, err := s.get("/api/version")
 		return err
 	})
@@ -198,7 +198,7 @@ func (s *openTSDB) Restart() {
 
 // get asks on a connection of its own, as an answer may never come on another.
 func (s *openTSDB) get(path string) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.URL+path, nil)
 	if err != nil {

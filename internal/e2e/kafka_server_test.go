@@ -100,7 +100,7 @@ func startKafka(t testing.TB, o kafkaOptions) *kafka {
 		k.certify(dir)
 	}
 	per := len(names) + 1
-	ports := steadyPorts(t, o.Nodes*per)
+	ports := steadyPorts(t, "tcp", o.Nodes*per)
 	var voters []string
 	for i := range o.Nodes {
 		voters = append(voters, fmt.Sprintf("%d@127.0.0.1:%d", i+1, ports[i*per]))
@@ -284,7 +284,7 @@ func (k *kafka) awaitNode(i int) {
 	if 2*running <= len(k.nodes) {
 		return
 	}
-	n.await(60*time.Second, func() error {
+	n.await(hang, func() error {
 		if err := dial(n.addrs["PLAINTEXT"]); err != nil {
 			return err
 		}
@@ -293,7 +293,7 @@ func (k *kafka) awaitNode(i int) {
 			return err
 		}
 		defer cl.Close()
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
 		known, err := kadm.NewClient(cl).ListBrokers(ctx)
 		if err != nil {
@@ -330,8 +330,8 @@ func (k *kafka) awaitReplicas(what string, topics []string, holds func(kadm.Part
 	// What the client knows may be no older than this, and it may meet one that is frozen.
 	admin := kadm.NewClient(k.Client(kgo.MetadataMinAge(100*time.Millisecond), kgo.RequestTimeoutOverhead(time.Second)))
 	defer admin.Close()
-	eventually(k.t, 60*time.Second, what, func() error {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	eventually(k.t, hang, what, func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
 		all, err := admin.ListTopics(ctx, topics...)
 		if err != nil {
@@ -371,7 +371,7 @@ func (k *kafka) CreateTopic(name string, partitions int, configs ...string) {
 	for i := 0; i < len(configs); i += 2 {
 		set[configs[i]] = &configs[i+1]
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), hang)
 	defer cancel()
 	if _, err := kadm.NewClient(k.Client()).CreateTopic(ctx, int32(partitions), -1, set, name); err != nil {
 		k.t.Fatal(err)

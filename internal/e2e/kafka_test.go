@@ -80,12 +80,16 @@ func TestKafkaLetsInWhoMayComeIn(t *testing.T) {
 		{"mutual tls, foreign certificate", k.MutualTLS(), []kgo.Opt{mutual(k.ForeignCert)}, badCert},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			cl, err := kgo.NewClient(append(c.opts, kgo.SeedBrokers(c.addrs...), kgo.ConsumeTopics("in"))...)
+			opts := append(c.opts, kgo.SeedBrokers(c.addrs...))
+			if c.want == "" { // or else nobody asks beside the Ping, whose error says less when that fails first
+				opts = append(opts, kgo.ConsumeTopics("in"))
+			}
+			cl, err := kgo.NewClient(opts...)
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer cl.Close()
-			ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			if c.want != "" {
 				err := cl.Ping(ctx)
@@ -124,7 +128,7 @@ func TestKafkaLosesNothingWithABroker(t *testing.T) {
 	k := startKafka(t, kafkaOptions{Nodes: 3})
 	const partitions = 6
 	k.CreateTopic("t", partitions)
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	stop, ended := make(chan struct{}), make(chan struct{})
 	var acked atomic.Int64
@@ -160,7 +164,7 @@ func TestKafkaLosesNothingWithABroker(t *testing.T) {
 	more := func() {
 		t.Helper()
 		from := acked.Load()
-		eventually(t, time.Minute, "the writing goes on", func() error {
+		eventually(t, hang, "the writing goes on", func() error {
 			if n := acked.Load() - from; n < 200 {
 				return fmt.Errorf("%d records were acknowledged", n)
 			}

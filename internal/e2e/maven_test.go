@@ -121,7 +121,15 @@ func (s javaServer) fill(t testing.TB, dir string) error {
 		return err
 	}
 	const copyJars = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
-	if err := runIn(t, dir, mvn, "-q", "-B", copyJars, "-DincludeScope=runtime", "-DoutputDirectory=lib"); err != nil {
+	bring := func() error {
+		return runIn(t, dir, mvn, "-q", "-B", copyJars, "-DincludeScope=runtime", "-DoutputDirectory=lib")
+	}
+	err := bring()
+	for tries := 1; err != nil && tries < 3; tries++ { // it goes on with what it has not brought yet
+		t.Logf("Maven is asked again: %v", err)
+		err = bring()
+	}
+	if err != nil {
 		return err
 	}
 	if err := os.Mkdir(filepath.Join(dir, "classes"), 0o755); err != nil {

@@ -155,7 +155,7 @@ func (m member) end() error {
 	_ = m.cmd.Process.Signal(syscall.SIGTERM)
 	select {
 	case <-m.done:
-	case <-time.After(40 * time.Second):
+	case <-time.After(hang):
 		return errors.New("a member does not stop")
 	}
 	if !m.cmd.ProcessState.Success() || !m.stats().Stopped {
@@ -242,7 +242,7 @@ func (o outputs) add(ms []kemi.Metric) {
 // beginning, in order, through one stage and by nobody who ever restarts.
 func expected(t *testing.T, k *kafka, rates *counter.Rates) (want outputs, polls int) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), hang)
 	defer cancel()
 	ends, err := kadm.NewClient(k.Client()).ListEndOffsets(ctx, "in")
 	if err != nil {
@@ -378,7 +378,7 @@ func readOnce(t *testing.T, k *kafka, admin *kadm.Client, from *kafkabus.Topic[k
 	defer stop()
 	ended := make(chan error, 1)
 	go func() { ended <- (&kemi.Pipeline{Flows: []*kemi.Flow{flow}}).Run(ctx) }()
-	eventually(t, time.Minute, "reading "+name, func() error { return past(admin, name+".read.all", name, ends) })
+	eventually(t, hang, "reading "+name, func() error { return past(admin, name+".read.all", name, ends) })
 	stop()
 	if err := <-ended; err != nil {
 		t.Error(err)
@@ -391,7 +391,7 @@ func readOnce(t *testing.T, k *kafka, admin *kadm.Client, from *kafkabus.Topic[k
 func (k *kafka) ends(admin *kadm.Client, topic string) kadm.ListedOffsets {
 	k.t.Helper()
 	var ends kadm.ListedOffsets
-	eventually(k.t, time.Minute, "the ends of "+topic, func() (err error) {
+	eventually(k.t, hang, "the ends of "+topic, func() (err error) {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
 		if ends, err = admin.ListEndOffsets(ctx, topic); err == nil {
@@ -475,7 +475,7 @@ func TestFaultsOfMembersShowNowhere(t *testing.T) {
 		t.Helper()
 		began := time.Now()
 		ends := k.ends(admin, "in")
-		eventually(t, 2*time.Minute, what, func() error {
+		eventually(t, hang, what, func() error {
 			for _, m := range members {
 				select {
 				case <-m.done:
@@ -550,7 +550,7 @@ func TestFaultsOfMembersShowNowhere(t *testing.T) {
 		total += len(ms)
 	}
 	ends := k.ends(admin, "out")
-	eventually(t, time.Minute, "copying the output", func() error { return past(admin, "out.copy", "out", ends) })
+	eventually(t, hang, "copying the output", func() error { return past(admin, "out.copy", "out", ends) })
 	blind()
 	watcher.Wait()
 	lost, twice, wrong := differences(t, "the output", readOnce(t, k, admin, out), want)

@@ -175,7 +175,7 @@ func answerOf(t *testing.T, method, url, encoding, body string) answer {
 	default:
 		req.Header.Set("Content-Encoding", encoding)
 	}
-	tr := &http.Transport{DisableKeepAlives: true, ResponseHeaderTimeout: 15 * time.Second}
+	tr := &http.Transport{DisableKeepAlives: true, ResponseHeaderTimeout: time.Minute}
 	resp, err := tr.RoundTrip(req)
 	if err != nil {
 		if strings.Contains(err.Error(), "timeout") {
@@ -305,7 +305,7 @@ func sinkOnReal(t *testing.T, h *hbase) {
 				tsd.freeze()
 				return tsd.thaw
 			},
-			Patience: 30 * time.Second,
+			Patience: time.Minute,
 		}
 	})
 }
@@ -511,7 +511,7 @@ func nothingIsLostWithHBase(t *testing.T, h *hbase) {
 	more := func(what string, n int, count func() int) {
 		t.Helper()
 		from, since := count(), time.Now()
-		eventually(t, time.Minute, what, func() error {
+		eventually(t, hang, what, func() error {
 			select {
 			case err := <-ended:
 				t.Fatalf("the pipeline has ended: %v", err)

@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 )
 
 // asleep starts a server that does nothing.
@@ -32,7 +31,7 @@ func state(pid int) string {
 
 func awaitState(t testing.TB, pid int, states string) {
 	t.Helper()
-	eventually(t, 10*time.Second, "process", func() error {
+	eventually(t, hang, "process", func() error {
 		if s := state(pid); !strings.Contains(states, s) {
 			return fmt.Errorf("its state is %q, want one of %q", s, states)
 		}

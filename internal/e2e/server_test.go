@@ -17,6 +17,9 @@ import (
 	"time"
 )
 
+// hang is after how long something does not come any more, however busy the machine is.
+const hang = 5 * time.Minute
+
 // need finds a program, or skips the test with what to install.
 func need(t testing.TB, program, debianPackage string) string {
 	t.Helper()
@@ -138,7 +141,7 @@ func (p *process) said(what string) func() error {
 func start(t testing.TB, ready func() error, env []string, name string, args ...string) *process {
 	t.Helper()
 	p := launch(t, env, name, args...)
-	p.await(20*time.Second, ready)
+	p.await(hang, ready)
 	return p
 }
 
@@ -168,28 +171,9 @@ func lastLines(s string, n int) string {
 	return strings.Join(lines[max(len(lines)-n, 0):], "\n")
 }
 
-// freePort returns a port of 127.0.0.1 that nobody uses now.
-func freePort(t testing.TB, network string) int {
-	t.Helper()
-	if network == "udp" {
-		c, err := net.ListenPacket("udp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-		return c.LocalAddr().(*net.UDPAddr).Port
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
-}
-
 // steadyPorts returns n ports of 127.0.0.1 that nobody uses now, and that no client is
 // given by chance while a server that has one of them is down.
-func steadyPorts(t testing.TB, n int) []int {
+func steadyPorts(t testing.TB, network string, n int) []int {
 	t.Helper()
 	low := 32768 // where the ports of clients begin
 	if text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range"); err == nil {
@@ -201,12 +185,20 @@ func steadyPorts(t testing.TB, n int) []int {
 	}
 	var ports []int
 	for range 1000 {
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", first+rand.IntN(low-first)))
+		port := first + rand.IntN(low-first)
+		addr := fmt.Sprintf("127.0.0.1:%d", port)
+		var l io.Closer
+		var err error
+		if network == "udp" {
+			l, err = net.ListenPacket(network, addr)
+		} else {
+			l, err = net.Listen(network, addr)
+		}
 		if err != nil {
 			continue
 		}
 		defer l.Close() // once all are found: each is another
-		if ports = append(ports, l.Addr().(*net.TCPAddr).Port); len(ports) == n {
+		if ports = append(ports, port); len(ports) == n {
 			return ports
 		}
 	}

@@ -36,7 +36,7 @@ func startSnmpd(t *testing.T) *snmpd {
 	t.Helper()
 	daemon := need(t, "snmpd", "snmpd")
 	s := &snmpd{
-		addr: fmt.Sprintf("127.0.0.1:%d", freePort(t, "udp")),
+		addr: fmt.Sprintf("127.0.0.1:%d", steadyPorts(t, "udp", 1)[0]),
 		get:  need(t, "snmpget", "snmp"),
 		walk: need(t, "snmpwalk", "snmp"),
 	}
@@ -77,9 +77,9 @@ func startSnmpd(t *testing.T) *snmpd {
 
 // value is what snmpget says of one object, as a bare value.
 func (s *snmpd) value(user, oid string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	args := append([]string{"-t", "1", "-r", "1", "-On", "-OvQet"}, snmpUsers[user]...)
+	args := append([]string{"-t", "2", "-r", "10", "-On", "-OvQet"}, snmpUsers[user]...)
 	out, err := run(ctx, s.get, append(args, s.addr, oid)...)
 	out = strings.TrimSpace(out)
 	if err != nil {

@@ -87,7 +87,7 @@ func TestPolledCalculatedStoredAndReadBack(t *testing.T) {
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- p.Run(ctx) }()
-	eventually(t, 60*time.Second, "two polls with CPU", func() error {
+	eventually(t, hang, "two polls with CPU", func() error {
 		if !seen.has("cpu_used_percent") {
 			return errors.New("not yet")
 		}
@@ -126,7 +126,7 @@ func TestPolledCalculatedStoredAndReadBack(t *testing.T) {
 		}
 		want[key{name(opentsdb.Escape(m.Name), tags), m.Time.Unix()}] = m.Float()
 	}
-	eventually(t, 15*time.Second, "reading back", func() error {
+	eventually(t, hang, "reading back", func() error {
 		stored, err := store.export(`{host="box"}`)
 		if err != nil {
 			return err

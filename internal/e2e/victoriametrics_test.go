@@ -21,7 +21,8 @@ type victoriaMetrics struct {
 func startVictoriaMetrics(t *testing.T) *victoriaMetrics {
 	t.Helper()
 	program := need(t, "victoria-metrics", "victoria-metrics")
-	put, telnet, web := freePort(t, "tcp"), freePort(t, "tcp"), freePort(t, "tcp")
+	ports := steadyPorts(t, "tcp", 3)
+	put, telnet, web := ports[0], ports[1], ports[2]
 	v := &victoriaMetrics{
 		put:  fmt.Sprintf("http://127.0.0.1:%d", put),
 		http: fmt.Sprintf("http://127.0.0.1:%d", web),
