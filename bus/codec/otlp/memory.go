@@ -10,7 +10,7 @@ const (
 	minSlots = 128
 	maxSlots = 1 << 15
 	maxBytes = 4 << 20 // of attributes; the labels made of them take a few times as many
-	maxRun   = 1 << 10 // of one set
+	maxRun   = 1 << 12 // of one set with its resource
 )
 
 // memory is what attributes gave when they were read before: the same bytes under the
@@ -64,6 +64,9 @@ func (m *memory) put(raw string, of, labels kemi.Labels, more int) {
 	if 4*m.pushed > len(m.slots) && len(m.slots) < maxSlots {
 		*m = newMemory(4 * len(m.slots)) // by another hash, so that those that met do not meet again
 	}
+	if m.bytes+cost > maxBytes {
+		*m = newMemory(len(m.slots)) // so that what nobody sends any more goes; the rest comes again
+	}
 	two := m.places(raw, of)
 	s := &two[0]
 	if len(s.raw) != 0 {
@@ -73,9 +76,6 @@ func (m *memory) put(raw string, of, labels kemi.Labels, more int) {
 				s = &two[0]
 			}
 		}
-	}
-	if m.bytes+cost-s.cost > maxBytes {
-		return
 	}
 	m.bytes += cost - s.cost
 	*s = slot{append(s.raw[:0], raw...), of, labels, cost}
