@@ -65,9 +65,8 @@ type fetched struct {
 	bytes   int // that they take up, as near as need be
 }
 
-// entriesMax is how many records are fed at once. More would not make a Write cheaper,
-// and the memory for them is each lane's own.
-const entriesMax = 1024
+// addedMax is how many records are fed at once. More would not make a Write cheaper.
+const addedMax = 1024
 
 // open opens the lane of a partition; run is to be called. A reader with many opens
 // all before it runs any.
@@ -141,12 +140,10 @@ func (l *lane[T]) feed() error {
 		defer timer.Stop()
 		due = timer.C
 	}
-	var entries []recovery.Entry
 	var queue []fetched
 	parse := parser{codec: l.topic.config.Codecs.Write.Name()}
 	for {
 		if queue = l.take(queue); len(queue) == 0 {
-			clear(entries[:cap(entries)]) // their values are not needed any more
 			select {
 			case <-l.wake:
 			case <-due:
@@ -156,24 +153,26 @@ func (l *lane[T]) feed() error {
 			}
 			continue
 		}
-		bytes := 0
-		entries = entries[:0]
+		bytes, added := 0, 0
 		for i, q := range queue {
 			for j, r := range q.records {
-				entries = append(entries, parse.entry(r))
+				next := r.Offset + 1
+				e := parse.entry(r)
+				if err := l.rec.Add(l.ctx, &e); err != nil {
+					return err
+				}
 				last := i == len(queue)-1 && j == len(q.records)-1
-				if !last && len(entries) < entriesMax {
+				if added++; !last && added < addedMax {
 					continue
 				}
-				next := r.Offset + 1
-				if err := l.rec.Feed(l.ctx, entries, next); err != nil {
+				if err := l.rec.Flush(l.ctx, next); err != nil {
 					return err
 				}
 				l.part.next.Store(next)
-				entries = entries[:0]
+				added = 0
 			}
 			// Not before all of it has been fed.
-			if bytes += q.bytes; len(entries) == 0 {
+			if bytes += q.bytes; added == 0 {
 				l.resume(bytes)
 				bytes = 0
 			}

@@ -152,12 +152,13 @@ func (m *member[T]) fail(err error) {
 func (m *member[T]) run() (err error) {
 	defer m.cancel(nil)
 	c := m.topic.c.config
+	// All brokers are asked at once, as one that has nothing new answers after FetchMaxWait.
+	// What waits here is bounded by FetchMaxBytes of each, and by the lanes.
 	opts := append([]kgo.Opt{
 		kgo.FetchMaxBytes(int32(c.FetchMaxBytes)),
 		kgo.FetchMaxPartitionBytes(int32(c.FetchMaxPartitionBytes)),
 		kgo.FetchMinBytes(int32(c.FetchMinBytes)),
 		kgo.FetchMaxWait(c.FetchMaxWait),
-		kgo.MaxConcurrentFetches(2),
 		kgo.MaxDecompressBatchBytes(c.MaxBufferedBytes),
 		kgo.BrokerMaxReadBytes(int32(max(100<<20, 2*c.FetchMaxBytes))),
 		kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()),

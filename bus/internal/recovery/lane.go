@@ -62,7 +62,7 @@ type Entry struct {
 	Time   time.Time    // when it was appended, by the clock of the log
 	Tick   bool         // nothing but the time: it keeps a silent partition going
 	Codec  string       // by name
-	Value  []byte       // one batch of one key. Only valid during Feed
+	Value  []byte       // one batch of one key. Only valid during Add
 	Stamp  origin.Stamp // where it was made; zero: not known, or the log has no duplicates
 	After  origin.Stamp // of the same source, and written before it; zero: any may be missing
 }
@@ -107,6 +107,7 @@ type Lane[T any] struct {
 	goal    int64 // where to go live
 	live    bool
 	clock   time.Time // of the last tick
+	heard   time.Time // of the last entry
 	marks   marks
 	whole   bool // marks are of the log from its very beginning
 	holed   bool // and the log has lost what came after them
@@ -208,43 +209,70 @@ func (l *Lane[T]) Begin(ctx context.Context, pos *Position, kept []kemi.Kept, fi
 // the lane is closed, the lane is of no more use: what was delivered is in Position.
 func (l *Lane[T]) Feed(ctx context.Context, entries []Entry, next int64) error {
 	for i := range entries {
-		e := &entries[i]
-		if e.Offset < l.at {
-			continue
-		}
-		if !l.live && e.Offset >= l.goal {
-			if err := l.goLive(ctx, e.Offset); err != nil {
-				return err
-			}
-		}
-		if t := e.Time.Truncate(TickEvery); t.After(l.clock) {
-			if err := l.flush(ctx, e.Offset); err != nil {
-				return err
-			}
-			if err := l.tick(ctx, e.Offset, t); err != nil {
-				return err
-			}
-			l.clock = t
-			l.point(e.Offset)
-			if l.live {
-				l.publish()
-			}
-		}
-		if err := l.take(ctx, e); err != nil {
+		if err := l.Add(ctx, &entries[i]); err != nil {
 			return err
 		}
-		if len(l.batch) >= batchMax {
-			if err := l.flush(ctx, e.Offset+1); err != nil {
-				return err
-			}
-		}
-		l.at = e.Offset + 1
 	}
+	return l.Flush(ctx, next)
+}
+
+// Add is Feed of one entry that returns before it is safe, which it is after the next
+// [Lane.Flush]. The entry and its Value are the caller's again.
+func (l *Lane[T]) Add(ctx context.Context, e *Entry) error {
+	if e.Offset < l.at {
+		return nil
+	}
+	if !l.live && e.Offset >= l.goal {
+		if err := l.goLive(ctx, e.Offset); err != nil {
+			return err
+		}
+	}
+	// Most entries are of the very time of the one before, as they were appended together.
+	if e.Time != l.heard {
+		if err := l.hear(ctx, e); err != nil {
+			return err
+		}
+	}
+	if err := l.take(ctx, e); err != nil {
+		return err
+	}
+	if len(l.batch) >= batchMax {
+		if err := l.flush(ctx, e.Offset+1); err != nil {
+			return err
+		}
+	}
+	l.at = e.Offset + 1
+	return nil
+}
+
+// Flush delivers what was added.
+func (l *Lane[T]) Flush(ctx context.Context, next int64) error {
 	if err := l.flush(ctx, max(next, l.at)); err != nil {
 		return err
 	}
 	if !l.live && l.at >= l.goal {
 		return l.goLive(ctx, l.at)
+	}
+	return nil
+}
+
+// hear takes the time of an entry, before which comes the tick of its second.
+func (l *Lane[T]) hear(ctx context.Context, e *Entry) error {
+	l.heard = e.Time
+	t := e.Time.Truncate(TickEvery)
+	if !t.After(l.clock) {
+		return nil
+	}
+	if err := l.flush(ctx, e.Offset); err != nil {
+		return err
+	}
+	if err := l.tick(ctx, e.Offset, t); err != nil {
+		return err
+	}
+	l.clock = t
+	l.point(e.Offset)
+	if l.live {
+		l.publish()
 	}
 	return nil
 }
