@@ -63,7 +63,8 @@ type Config struct {
 	// process, which is told on standard error.
 	Logger *zap.Logger
 	// MinFree is how many bytes of the disk are left to others: with less free, Write
-	// returns ErrFull. The default is a twentieth of the disk, and at most 4 GiB.
+	// returns ErrFull. The default is a twentieth of the disk, and at most 4 GiB. It is 32
+	// MiB at least, as the engine needs some room for what was written before.
 	MinFree int64
 	// Ballast is the size of a file that is there to be removed when the disk is full
 	// all the same, so that what is under way can be finished. The default is 16 MiB.

@@ -17,6 +17,9 @@ import (
 const (
 	ballastFile = "BALLAST"
 	minFreeMost = 4 << 30
+	// The engine puts its memory into a table while a commit is under way, whose log must
+	// find room beside it.
+	minFreeLeast = 2 * memTable
 )
 
 // How the disk is.
@@ -73,6 +76,7 @@ func (d *DB) watchDisk() {
 	if least == 0 {
 		least = min(int64(u.TotalBytes/20), minFreeMost)
 	}
+	least = max(least, minFreeLeast)
 	free := int64(u.AvailBytes)
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -82,7 +86,7 @@ func (d *DB) watchDisk() {
 	was := g.state.Load()
 	now := was
 	switch {
-	case free < least/4:
+	case free < least/4, was == dire && free < least: // what is free now may be what the ballast was
 		now = dire
 	case free < least:
 		now = full
