@@ -97,7 +97,7 @@ func (m *member[T]) commitAt(ctx context.Context, l *lane[T], next int64) error 
 	if pos.Next <= next {
 		return nil
 	}
-	pos.Next, pos.Rewind, pos.Proof = next, min(pos.Rewind, next), kemi.Proof{}
+	pos.Back(next, l.rec.Horizon() > 0)
 	text, due := l.stage(pos, kept)
 	return m.put(ctx, map[*lane[T]]kgo.EpochOffset{l: {Epoch: -1, Offset: next}}, map[int32]string{l.p: text}, due, true)
 }

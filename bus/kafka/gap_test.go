@@ -33,7 +33,9 @@ func TestFaultsInTheMiddleOfWrites(t *testing.T) {
 	config.BatchMaxBytes = batchMin // a Write is many batches
 	config.Linger = -1              // which are under way while it still hands over the others
 	config.Logger = nil
-	topic, err := NewTopic(open(t, config), "out", TopicConfig[sample]{Partitions: 2})
+	cluster := open(t, config)
+	cluster.still.after = 3 * time.Second
+	topic, err := NewTopic(cluster, "out", TopicConfig[sample]{Partitions: 2})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -193,6 +193,7 @@ type Cluster struct {
 	state    store
 	watch    watch
 	patience time.Duration // of the watchdog
+	still    stillness
 }
 
 // Open connects to a cluster. An error says what is wrong with the way there: nobody
@@ -201,7 +202,7 @@ func Open(c Config) (*Cluster, error) {
 	if err := c.check(); err != nil {
 		return nil, err
 	}
-	cl := &Cluster{config: c, patience: 2 * time.Minute}
+	cl := &Cluster{config: c, patience: 2 * time.Minute, still: stillness{after: 10*time.Second + 2*c.RequestTimeout}}
 	cl.memory.free = c.BufferMemory
 	cl.watch.logger = c.Logger
 	cl.state.Cluster = cl

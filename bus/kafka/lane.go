@@ -70,7 +70,7 @@ const addedMax = 1024
 
 // open opens the lane of a partition; run is to be called. A reader with many opens
 // all before it runs any.
-func (m *member[T]) open(p int32, at int64, meta metadata, found []raw, first int64) (*lane[T], error) {
+func (m *member[T]) open(p int32, at int64, meta metadata, found []raw, first, end int64) (*lane[T], error) {
 	l := &lane[T]{
 		member: m, p: p, first: first, part: m.seen.part(p), keeper: newKeeper(m.group, m.topic.name, p),
 		done: make(chan struct{}), wake: make(chan struct{}, 1), heard: time.Now(),
@@ -97,7 +97,7 @@ func (m *member[T]) open(p int32, at int64, meta metadata, found []raw, first in
 			// nothing is known of the input before it.
 			m.topic.c.config.Logger.Warn("kafka: a committed offset has no position of kemi beside it, or another: the reader starts there without its state",
 				zap.String("group", m.group), zap.Int32("partition", p), zap.Int64("offset", at))
-			pos, kept = &recovery.Position{Next: at, Rewind: at}, nil
+			pos, kept = &recovery.Position{Next: at, Rewind: at, Torn: true}, nil
 		}
 		l.pos, l.kept = pos, kept
 	}
@@ -106,6 +106,11 @@ func (m *member[T]) open(p int32, at int64, meta metadata, found []raw, first in
 		Topic: m.topic.name, Log: m.log(), Reader: m.name, All: m.all, Partition: p, Find: m.topic.find, Counts: &m.seen.counts,
 	})
 	l.next = first
+	if l.pos != nil && l.pos.Next > end {
+		// The offsets from end on are given out again, and what comes there is new.
+		m.tellLost(p, l.pos.Next, end, errors.New("the log ends before the committed offset"))
+		l.pos.Back(end, l.rec.Horizon() > 0)
+	}
 	if l.pos != nil {
 		from := l.pos.Next
 		if l.rec.Horizon() > 0 {

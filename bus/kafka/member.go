@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -354,9 +355,7 @@ func (m *member[T]) skip(p int32, format string, offset, next int64, epoch int32
 
 // lost is told that the log ends before what was read of it.
 func (m *member[T]) lost(p int32, loss *kgo.ErrDataLoss) {
-	m.seen.counts.Lost.Add(uint64(max(loss.ConsumedTo-loss.ResetTo, 0)))
-	m.topic.c.config.Logger.Error("kafka: the cluster has lost records that it had acknowledged: look at min.insync.replicas and unclean.leader.election.enable",
-		zap.String("topic", m.topic.name), zap.Int32("partition", p), zap.Int64("read", loss.ConsumedTo), zap.Int64("end", loss.ResetTo), zap.Error(loss))
+	m.tellLost(p, loss.ConsumedTo, loss.ResetTo, loss)
 	// Offsets are given out again, so the lane has to go back.
 	m.mu.Lock()
 	l := m.lanes[p]
@@ -371,6 +370,12 @@ func (m *member[T]) lost(p int32, loss *kgo.ErrDataLoss) {
 		cancel()
 		m.cancel(errors.Join(fmt.Errorf("%w: partition %d goes back to offset %d", errAgain, p, loss.ResetTo), err))
 	}
+}
+
+func (m *member[T]) tellLost(p int32, read, end int64, why error) {
+	m.seen.counts.Lost.Add(uint64(max(read-end, 0)))
+	m.topic.c.config.Logger.Error("kafka: the cluster has lost records that it had acknowledged: look at min.insync.replicas and unclean.leader.election.enable",
+		zap.String("topic", m.topic.name), zap.Int32("partition", p), zap.Int64("read", read), zap.Int64("end", end), zap.Error(why))
 }
 
 func (l *lane[T]) nextOffset() int64 {
@@ -465,6 +470,10 @@ func (m *member[T]) begin(ctx context.Context, at map[int32]commit) (map[int32]i
 	if err != nil {
 		return nil, topic.c.explain(err, topic.name)
 	}
+	ends, err := topic.c.admin.ListEndOffsets(ctx, topic.name)
+	if err != nil {
+		return nil, topic.c.explain(err, topic.name)
+	}
 	metas := map[int32]metadata{}
 	keep := map[string]bool{}
 	for p, c := range at {
@@ -474,6 +483,9 @@ func (m *member[T]) begin(ctx context.Context, at map[int32]commit) (map[int32]i
 		}
 		if start.Err != nil {
 			return nil, fmt.Errorf("the first offset of partition %d: %w", p, topic.c.explain(start.Err, topic.name))
+		}
+		if end, ok := ends.Lookup(topic.name, p); !ok || end.Err != nil {
+			return nil, fmt.Errorf("the last offset of partition %d: %w", p, topic.c.explain(cmp.Or(end.Err, error(kerr.UnknownTopicOrPartition)), topic.name))
 		}
 		if c.at < 0 {
 			continue
@@ -513,7 +525,8 @@ func (m *member[T]) begin(ctx context.Context, at map[int32]commit) (map[int32]i
 			continue
 		}
 		start, _ := first.Lookup(topic.name, p)
-		l, err := m.open(p, at[p].at, metas[p], found[laneKey(m.group, topic.name, p)], start.Offset)
+		end, _ := ends.Lookup(topic.name, p)
+		l, err := m.open(p, at[p].at, metas[p], found[laneKey(m.group, topic.name, p)], start.Offset, end.Offset)
 		if err != nil {
 			for _, l := range opened {
 				close(l.done)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -37,10 +38,11 @@ type write[T any] struct {
 	pending atomic.Int64
 	failed  atomic.Pointer[error] // the first
 	done    chan struct{}
+	timer   *time.Timer
 }
 
 func newWrite[T any](t *Topic[T]) *write[T] {
-	return &write[T]{topic: t, split: bus.NewSplitter(t.config.Key), codec: []byte(t.config.Codecs.Write.Name()), after: map[int32]origin.Stamp{}}
+	return &write[T]{topic: t, split: bus.NewSplitter(t.config.Key), codec: []byte(t.config.Codecs.Write.Name()), after: map[int32]origin.Stamp{}, timer: time.NewTimer(time.Hour)}
 }
 
 // Write puts batch on the topic and returns when all replicas in sync have it. It is
@@ -100,6 +102,8 @@ func (t *Topic[T]) Write(ctx context.Context, batch []T) error {
 //     delivers the same input again and so the same records, behind the others: the
 //     first of each is taken, whichever it is, and all before it are there, as a lane
 //     does not go on to its next Write before this one is acknowledged.
+//   - A client that stands still is made to fail all it has (see stillness). What it had
+//     sent may still arrive, before it begins anew with another epoch, and not after.
 //   - A client that is closed fails all it has, and nothing comes after it.
 //
 // So gaps are possible only within one Write, and there every record says what of the
@@ -117,15 +121,26 @@ func (w *write[T]) produce(ctx context.Context) error {
 	for i := range w.records {
 		client.Produce(context.Background(), &w.records[i], promise)
 	}
-	select {
-	case <-w.done:
-	case <-ctx.Done():
+	for left, waiting := int64(n), true; waiting; {
+		w.timer.Reset(t.c.still.after)
 		select {
 		case <-w.done:
-		default: // w is the client's now
-			return fmt.Errorf("kafka: topic %s: given up before the cluster had acknowledged %d records: %w", t.name, n, context.Cause(ctx))
+			waiting = false
+		case <-ctx.Done():
+			select {
+			case <-w.done:
+				waiting = false
+			default: // w is the client's now
+				return fmt.Errorf("kafka: topic %s: given up before the cluster had acknowledged %d records: %w", t.name, n, context.Cause(ctx))
+			}
+		case <-w.timer.C:
+			was := left
+			if left = w.pending.Load(); left == was {
+				t.c.endStillness(ctx)
+			}
 		}
 	}
+	w.timer.Stop()
 	if err := w.failed.Load(); err != nil {
 		e := fmt.Errorf("kafka: topic %s: %w", t.name, t.c.explain(*err, t.name))
 		if errors.Is(*err, kgo.ErrClientClosed) {

@@ -39,6 +39,8 @@ func TestAWriteThatFailedInItsMiddleLeavesNothingOut(t *testing.T) {
 		{"the log has lost its beginning", nil, 7, []Entry{record(7, 3, 2), record(8, 4, 3)}, []int{3, 4}, 0},
 		{"the log has lost what nobody read", &Position{Next: 2, Rewind: 2, Marks: marks{{Source: made, Seq: 1}}}, 7,
 			[]Entry{record(7, 3, 2), record(8, 4, 3)}, []int{3, 4}, 0},
+		{"somebody has set the position into the middle of a Write", &Position{Next: 7, Rewind: 7, Torn: true}, 0,
+			[]Entry{record(7, 3, 2), record(8, 4, 3), record(9, 6, 5), record(10, 5, 4), record(11, 6, 5)}, []int{3, 4, 5, 6}, 1},
 	} {
 		var got []int
 		var counts Counts

@@ -110,7 +110,8 @@ type Lane[T any] struct {
 	heard   time.Time // of the last entry
 	marks   marks
 	whole   bool // marks are of the log from its very beginning
-	holed   bool // and the log has lost what came after them
+	torn    bool // they are not, as Position.Torn says
+	holed   bool // the log has lost what came after them
 	lent    bool // marks is someone else's too, and must not be changed
 	points  []point
 	was     kemi.Proof
@@ -160,8 +161,10 @@ func Open[T any](out kemi.Sink[T], c Config[T]) *Lane[T] {
 func (l *Lane[T]) Begin(ctx context.Context, pos *Position, kept []kemi.Kept, first int64) (from int64, err error) {
 	l.horizon = l.lane.Horizon()
 	l.live, l.at, l.goal = true, first, first
-	l.whole, l.holed = first == 0, false
+	l.whole, l.holed, l.torn = first == 0, false, false
 	if pos != nil {
+		l.torn = pos.Torn
+		l.whole = l.whole && !l.torn
 		if first > pos.Next {
 			l.Counts.Lost.Add(uint64(first - pos.Next))
 			l.holed = true
@@ -475,7 +478,7 @@ func (l *Lane[T]) point(offset int64) {
 // publish makes the place it has come to known.
 func (l *Lane[T]) publish() {
 	l.lent = true
-	pos := Position{Next: l.at, Clock: l.clock, Marks: l.marks, Rewind: l.at, RewindClock: l.clock, RewindMarks: l.marks}
+	pos := Position{Next: l.at, Clock: l.clock, Marks: l.marks, Rewind: l.at, RewindClock: l.clock, RewindMarks: l.marks, Torn: l.torn}
 	if l.horizon > 0 {
 		p := l.points[0]
 		pos.Rewind, pos.RewindClock, pos.RewindMarks = p.offset, p.clock, p.marks

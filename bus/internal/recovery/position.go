@@ -27,6 +27,21 @@ type Position struct {
 	RewindMarks marks
 
 	Proof kemi.Proof // of the state at Next
+
+	// Torn: somebody has set Next, and there may be sources before it without a mark.
+	Torn bool
+}
+
+// Back sets p back to offset to, as the log has lost what came after it, or may have,
+// and gives offsets out again. Marks and clock are of what is lost. State is built from
+// the beginning of the log, since how far before to it reaches is not known; a reader
+// that does not look back at its input keeps the marks, and drops what it has had.
+func (p *Position) Back(to int64, looksBack bool) {
+	if looksBack {
+		*p = Position{Next: to, Torn: p.Torn}
+		return
+	}
+	*p = Position{Next: to, Rewind: to, Marks: p.Marks, RewindMarks: p.Marks, Torn: p.Torn}
 }
 
 // marks are the furthest stamps that have come, in order of sources.
@@ -63,13 +78,18 @@ func (m marks) with(s origin.Stamp) marks {
 
 const (
 	positionVersion = 1
+	positionTorn    = 2
 	marksMax        = 1 << 14 // of one position, as a limit to what is believed
 )
 
 // AppendBinary appends p for [Position.UnmarshalBinary]. The marks to rewind to are
 // told by their distance from the others, as there may be many.
 func (p *Position) AppendBinary(dst []byte) []byte {
-	dst = append(dst, positionVersion)
+	version := byte(positionVersion)
+	if p.Torn {
+		version = positionTorn
+	}
+	dst = append(dst, version)
 	dst = binary.AppendVarint(dst, p.Next)
 	dst = binary.AppendVarint(dst, p.Next-p.Rewind)
 	dst = binary.AppendVarint(dst, nanos(p.Clock))
@@ -108,11 +128,11 @@ func (p *Position) UnmarshalBinary(src []byte) error {
 	if len(src) == 0 {
 		return errPosition
 	}
-	if src[0] != positionVersion {
-		return fmt.Errorf("recovery: a position of version %d, and this program knows %d: it was written by a newer kemi", src[0], positionVersion)
+	if src[0] != positionVersion && src[0] != positionTorn {
+		return fmt.Errorf("recovery: a position of version %d, and this program knows %d: it was written by a newer kemi", src[0], positionTorn)
 	}
 	r := reader{src[1:], false}
-	q := Position{Next: r.varint()}
+	q := Position{Next: r.varint(), Torn: src[0] == positionTorn}
 	q.Rewind = q.Next - r.varint()
 	q.Clock, q.RewindClock = timeOf(r.varint()), timeOf(r.varint())
 	q.Proof = kemi.Proof{Version: r.fixed(), Hash: r.fixed()}
