@@ -91,6 +91,12 @@ func check(fs vfs.FS, dir string) (*Report, error) {
 		return nil, err
 	}
 	defer func() { _ = lock.Close() }()
+	switch err := checkRepair(fs, dir); {
+	case errors.Is(err, ErrDamaged): // what lies where is for the repair to know
+		return &Report{Damage: []string{err.Error()}}, nil
+	case err != nil:
+		return nil, err
+	}
 	s, err := checkLocked(fs, dir, lock)
 	if err != nil {
 		return nil, err
@@ -380,7 +386,9 @@ func (s *salvage) read(put func(key, value []byte) error) (err error) {
 }
 
 func (s *salvage) damage(format string, args ...any) {
-	s.report.Damage = append(s.report.Damage, fmt.Sprintf(format, args...))
+	what := fmt.Sprintf(format, args...)
+	what = strings.ReplaceAll(what, ": <corruption detail carrier>", "") // of the engine, for machines
+	s.report.Damage = append(s.report.Damage, what)
 }
 
 // record looks at one record.

@@ -123,6 +123,11 @@ func TestFaultCutRepairs(t *testing.T) {
 				sum["damaged as before"]++
 			}
 			w.fs = fs
+			if begun {
+				if r, err := check(fs, "data"); err != nil || r.OK() {
+					fail("Check of a repair that was cut off: %v, %v", r, err)
+				}
+			}
 			report, err := repair(fs, "data", newYear.Add(time.Hour))
 			if err != nil {
 				fail("Repair: %v", err)
