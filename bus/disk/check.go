@@ -387,7 +387,8 @@ func (s *salvage) read(put func(key, value []byte) error) (err error) {
 
 func (s *salvage) damage(format string, args ...any) {
 	what := fmt.Sprintf(format, args...)
-	what = strings.ReplaceAll(what, ": <corruption detail carrier>", "") // of the engine, for machines
+	what = strings.ReplaceAll(what, "\n<corruption detail carrier>", "") // the engine's, with nothing in it
+	what = strings.ReplaceAll(what, "\n", "; ")
 	s.report.Damage = append(s.report.Damage, what)
 }
 
