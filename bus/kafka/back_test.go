@@ -46,6 +46,7 @@ func TestAnOffsetBehindTheEnd(t *testing.T) {
 			put(t, topic, sample{Key: "a", Seq: 10 + i})
 		}
 		eventually(t, "what is new does not come", func() bool { got, _ := r.counts(); return got >= 10 })
+		eventually(t, "the new position is not kept", func() bool { return f.GroupInfo(name).Commits["in"][0].Offset == 20 })
 		_ = r.stop(t)
 		for i, s := range r.got {
 			if s.Seq != 10+i {

@@ -202,7 +202,7 @@ func Open(c Config) (*Cluster, error) {
 	if err := c.check(); err != nil {
 		return nil, err
 	}
-	cl := &Cluster{config: c, patience: 2 * time.Minute, still: stillness{after: 10*time.Second + 2*c.RequestTimeout}}
+	cl := &Cluster{config: c, patience: 2 * time.Minute, still: stillness{after: 5*time.Second + 2*c.RequestTimeout}}
 	cl.memory.free = c.BufferMemory
 	cl.watch.logger = c.Logger
 	cl.state.Cluster = cl

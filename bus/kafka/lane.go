@@ -30,6 +30,7 @@ type lane[T any] struct {
 	pos   *recovery.Position
 	kept  []kemi.Kept
 	first int64
+	back  bool // it begins before the committed offset
 	part  *part
 
 	ctx    context.Context
@@ -108,7 +109,8 @@ func (m *member[T]) open(p int32, at int64, meta metadata, found []raw, first, e
 	l.next = first
 	if l.pos != nil && l.pos.Next > end {
 		// The offsets from end on are given out again, and what comes there is new.
-		m.tellLost(p, l.pos.Next, end, errors.New("the log ends before the committed offset"))
+		m.tellLost(p, l.pos.Next, end, errors.New("the log ends before the committed offset, unless somebody has set that"))
+		l.back = true
 		l.pos.Back(end, l.rec.Horizon() > 0)
 	}
 	if l.pos != nil {

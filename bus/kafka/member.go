@@ -625,9 +625,14 @@ func (m *member[T]) tryAssignAll() error {
 	}
 	m.last = map[int32]int64{}
 	offsets := map[int32]kgo.Offset{}
+	m.mu.Lock()
 	for p, next := range from {
 		offsets[p] = kgo.NewOffset().At(next)
+		if l := m.lanes[p]; l != nil && l.back {
+			m.last[p] = at[p].at // ours, not of another Run that has come further
+		}
 	}
+	m.mu.Unlock()
 	m.client.AddConsumePartitions(map[string]map[int32]kgo.Offset{m.topic.name: offsets})
 	return nil
 }

@@ -23,23 +23,38 @@ type stillness struct {
 	after time.Duration
 
 	mu sync.Mutex
-	at time.Time // when it was last ended
+	at time.Time // when this was last looked at
 }
 
-// endStillness gives up all records that the client has, if the cluster answers. Where it does
-// not, records wait for good reason.
-func (c *Cluster) endStillness(ctx context.Context) {
-	c.still.mu.Lock()
+// healthy tells whether nothing keeps the records of a topic from being written: brokers
+// answer, and each partition has a leader and more than half of its replicas. Where that
+// is not so, records wait for good reason.
+func (c *Cluster) healthy(ctx context.Context, topic string) bool {
+	ctx, cancel := context.WithTimeout(ctx, c.config.RequestTimeout)
+	defer cancel()
+	d, err := c.describe(ctx, topic)
+	if err != nil {
+		return false
+	}
+	for _, p := range d.Partitions {
+		if p.Err != nil || p.Leader < 0 || 2*len(p.ISR) <= len(p.Replicas) {
+			return false
+		}
+	}
+	return true
+}
+
+// endStillness gives up all records that the client has. One Write does so for all; the
+// others go on waiting.
+func (c *Cluster) endStillness() {
+	if !c.still.mu.TryLock() {
+		return
+	}
 	defer c.still.mu.Unlock()
 	if time.Since(c.still.at) < c.still.after {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, c.config.RequestTimeout)
-	defer cancel()
-	if c.producer.Ping(ctx) != nil {
-		return
-	}
 	c.still.at = time.Now()
-	c.watch.note(fmt.Sprintf("nothing of a Write was acknowledged for %v, and brokers answer: what the client holds is given up and written again", c.still.after), nil)
+	c.watch.note(fmt.Sprintf("nothing of a Write was acknowledged for %v, and its topic is as it should be: what the client holds is given up and written again", c.still.after), nil)
 	c.producer.UnsafeAbortBufferedRecords()
 }

@@ -121,6 +121,7 @@ func (w *write[T]) produce(ctx context.Context) error {
 	for i := range w.records {
 		client.Produce(context.Background(), &w.records[i], promise)
 	}
+	still := false // it stood still already when the timer came last, and nothing kept it
 	for left, waiting := int64(n), true; waiting; {
 		w.timer.Reset(t.c.still.after)
 		select {
@@ -135,8 +136,12 @@ func (w *write[T]) produce(ctx context.Context) error {
 			}
 		case <-w.timer.C:
 			was := left
-			if left = w.pending.Load(); left == was {
-				t.c.endStillness(ctx)
+			left = w.pending.Load()
+			switch ok := left == was && t.c.healthy(ctx, t.name); {
+			case ok && still: // and not just back
+				t.c.endStillness()
+			default:
+				still = ok
 			}
 		}
 	}

@@ -96,7 +96,7 @@ type Counts struct {
 	TicksFailed atomic.Uint64 // ticks that the transform refused for good, or panicked on
 }
 
-// Lane is one partition on its way into a flow. Begin, Feed and Close are for one
+// Lane is one partition on its way into a flow. Begin, Add, Flush and Feed are for one
 // goroutine; the other methods may be called beside them.
 type Lane[T any] struct {
 	Config[T]
