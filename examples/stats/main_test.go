@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -348,11 +349,34 @@ func (o *outside) settled(p *program) {
 
 // broken says that a program that polled has ended, and with it the polls since settled.
 func (o *outside) broken() {
+	o.Helper()
+	o.heard()
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for n := o.safe + 1; n <= len(o.served); n++ {
 		o.cut[n] = true
 	}
+}
+
+// heard waits until the host has answered all it was asked: it answers one after the other.
+func (o *outside) heard() {
+	o.Helper()
+	conn, err := net.Dial("udp", o.host.Addr().String())
+	if err != nil {
+		o.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	uptime := "\x30\x26\x02\x01\x01\x04\x06public\xa0\x19\x02\x01\x01\x02\x01\x00\x02\x01\x00\x30\x0e\x30\x0c\x06\x08\x2b\x06\x01\x02\x01\x01\x03\x00\x05\x00"
+	for end := time.Now().Add(patience); time.Now().Before(end); {
+		if _, err := conn.Write([]byte(uptime)); err != nil {
+			o.Fatal(err)
+		}
+		_ = conn.SetReadDeadline(time.Now().Add(time.Second))
+		if n, _ := conn.Read(make([]byte, 1500)); n > 0 {
+			return
+		}
+	}
+	o.Fatal("the host does not answer")
 }
 
 // silence makes the host answer no more, but for what it is answering now.
