@@ -23,7 +23,7 @@ type stillness struct {
 	after time.Duration
 
 	mu sync.Mutex
-	at time.Time // when this was last looked at
+	at time.Time // when it was last ended
 }
 
 // healthy tells whether nothing keeps the records of a topic from being written: brokers

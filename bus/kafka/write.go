@@ -38,7 +38,7 @@ type write[T any] struct {
 	pending atomic.Int64
 	failed  atomic.Pointer[error] // the first
 	done    chan struct{}
-	timer   *time.Timer
+	timer   *time.Timer // of stillness
 }
 
 func newWrite[T any](t *Topic[T]) *write[T] {
@@ -51,7 +51,9 @@ func newWrite[T any](t *Topic[T]) *write[T] {
 // are too large or that the codec refuses; the others are written.
 //
 // It blocks while [Config].BufferMemory is used up or the cluster does not answer,
-// until ctx is done. The client goes on with what it has been given by then.
+// until ctx is done. The client goes on with what it has been given by then. Where
+// nothing is acknowledged for long although the topic is as it should be, it fails, and
+// so do the other Writes of the Cluster: they are to be repeated.
 func (t *Topic[T]) Write(ctx context.Context, batch []T) error {
 	if len(batch) == 0 {
 		return nil
